@@ -1,0 +1,61 @@
+"""Logs: one JSON object a line on a service, colours on a terminal; never a secret."""
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+from config.settings import Logging
+
+_SECRET_KEYS = re.compile(r"(token|secret|password|authorization|credential|nkey)", re.IGNORECASE)
+_SECRET_TEXT = re.compile(
+    r"\b(hf_[A-Za-z0-9]{8,}|Bearer\s+\S+|S[UAO][A-Z2-7]{40,})|(?<=://)[^/@\s]+@"
+)
+
+
+def setup(settings: Logging, *, service: str = "", terminal: bool | None = None) -> None:
+    """Configure structlog for this process; `terminal` None means "look at standard error"."""
+    on_terminal = sys.stderr.isatty() if terminal is None else terminal
+    as_json = settings.format == "json" or (settings.format == "auto" and not on_terminal)
+    render: Any = (
+        structlog.processors.JSONRenderer()
+        if as_json
+        else structlog.dev.ConsoleRenderer(colors=on_terminal)
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            without_secrets,
+            render,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            getattr(logging, settings.level.upper())
+        ),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    if service:
+        structlog.contextvars.bind_contextvars(service=service)
+
+
+def without_secrets(
+    _logger: object, _name: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """A structlog processor: values under secret-like keys, and secret-like text, are masked."""
+    for key, value in event.items():
+        if _SECRET_KEYS.search(key):
+            event[key] = "***"
+        elif isinstance(value, str):
+            event[key] = masked(value)
+    return event
+
+
+def masked(text: str) -> str:
+    """`text` with Hub tokens, bearer tokens, nkey seeds and user:password of URLs masked."""
+    return _SECRET_TEXT.sub("***", text)
