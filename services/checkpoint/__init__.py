@@ -1,0 +1,1 @@
+"""What a checkpoint on disk is: safetensors headers, index, stage directories."""
