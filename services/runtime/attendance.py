@@ -1,0 +1,134 @@
+"""What keeps a delivery ours while a handler works: its lease, its progress, its point."""
+
+import math
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import anyio
+import structlog
+from nats.aio.msg import Msg
+
+from messages.base import Fact, Message
+from messages.failures import Passing
+from messages.subjects import JOB_ENDED, SPLIT_PLANNED
+from services.runtime import progress
+from services.runtime.bus import Bus
+from services.runtime.connection import BUS_TROUBLE
+
+log = structlog.get_logger()
+_TICK_S = 0.2
+_LOOK_EVERY_TICKS = 5
+
+
+class Attendance:
+    """One delivery in hand. After a lost lease `renew` gives it the newer delivery to answer."""
+
+    def __init__(self, msg: Msg, lease_s: float, bus: Bus) -> None:
+        self.msg = msg
+        self._bus = bus
+        self._lease_ticks = max(1, math.floor(lease_s / 3 / _TICK_S))
+
+    @property
+    def sequence(self) -> int:
+        """The message's place in the stream."""
+        return int(self.msg.metadata.sequence.stream)
+
+    @property
+    def deliveries(self) -> int:
+        """How often the message was delivered, this time included."""
+        return int(self.msg.metadata.num_delivered or 1)
+
+    def renew(self, msg: Msg) -> None:
+        """Answer to this delivery from now on: the older one's acknowledgement no longer counts."""
+        self.msg = msg
+
+    async def handled(
+        self,
+        handle: Callable[[Any], Awaitable[Iterable[Fact]]],
+        message: Message,
+        gauge: progress.Gauge,
+    ) -> Iterable[Fact]:
+        """What the handler says; nothing when the job ended or was planned anew meanwhile.
+
+        Whatever the handler raises is raised here.
+        """
+        outcome: list[Iterable[Fact]] = []
+        trouble: list[Exception] = []
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._attend, message, gauge, group.cancel_scope)
+            reset = progress.current.set(gauge)
+            try:
+                outcome.append(tuple(await handle(message)))
+            except Exception as error:  # noqa: BLE001  # carried past the group, which would wrap it
+                trouble.append(error)
+            finally:
+                progress.current.reset(reset)
+            group.cancel_scope.cancel()
+        await self._show(gauge)
+        if trouble:
+            raise trouble[0]
+        return outcome[0] if outcome else ()
+
+    async def is_over(self, fact: Fact) -> bool:
+        """Whether the fact's job has ended or was planned anew. Waits for the bus to answer."""
+        while True:
+            try:
+                ended = await self._bus.facts.last(
+                    JOB_ENDED, origin=fact.origin, job_id=fact.job_id
+                )
+                if ended is not None and ended.fact.generation >= fact.generation:
+                    return True
+                planned = await self._bus.facts.last(
+                    SPLIT_PLANNED, origin=fact.origin, job_id=fact.job_id
+                )
+            except Passing:
+                await anyio.sleep(_TICK_S * _LOOK_EVERY_TICKS)
+            else:
+                return planned is not None and planned.fact.generation > fact.generation
+
+    async def done(self) -> None:
+        """Acknowledge and wait for the server to know. A lost answer means the work is redone,
+        and what it says was said already.
+        """
+        try:
+            await self.msg.ack_sync(timeout=5)
+        except BUS_TROUBLE as error:
+            log.warning("not acknowledged", error=type(error).__name__)
+
+    async def give_back(self, delay_s: float) -> None:
+        """Hand the message back, to come again after `delay_s`."""
+        try:
+            await self.msg.nak(delay=delay_s or None)
+        except BUS_TROUBLE as error:
+            log.warning("not handed back; it comes again when its lease ends", error=str(error))
+
+    async def _attend(
+        self, message: Message, gauge: progress.Gauge, scope: anyio.CancelScope
+    ) -> None:
+        tick = 0
+        while True:
+            await anyio.sleep(_TICK_S)
+            tick += 1
+            await self._show(gauge)
+            if tick % self._lease_ticks == 0:
+                await self._hold()
+            if tick % _LOOK_EVERY_TICKS or not isinstance(message, Fact):
+                continue
+            if await self.is_over(message):
+                log.info("stopped: the job ended or was planned anew")
+                scope.cancel()
+
+    async def _show(self, gauge: progress.Gauge) -> None:
+        shown = gauge.take()
+        if shown is None:
+            return
+        try:
+            await self._bus.show(shown)
+        except BUS_TROUBLE:
+            log.debug("progress dropped")
+
+    async def _hold(self) -> None:
+        try:
+            await self.msg.in_progress()
+        except BUS_TROUBLE as error:
+            log.warning("lease not renewed", error=type(error).__name__)

@@ -1,0 +1,187 @@
+"""One message's life: decoded, handled under a lease, its facts said, only then acknowledged."""
+
+import hashlib
+import secrets
+import zlib
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Any
+
+import anyio
+import msgspec
+import structlog
+from nats.aio.msg import Msg
+
+from config.logging import masked
+from config.settings import Settings
+from messages.base import Fact, Message
+from messages.failures import Passing, Permanent
+from messages.ids import JobId, NodeId
+from messages.jobs import JobFailed
+from messages.wire import decode_any
+from services.runtime import factlog, names, progress
+from services.runtime.attendance import Attendance
+from services.runtime.bus import Bus
+from services.runtime.deadletters import bury, failure_of_unreadable
+from services.runtime.service import NotYet, Route
+
+log = structlog.get_logger()
+_SAY_AGAIN_S = (0.1, 0.5, 1.0, 2.0)
+
+
+class Worker:
+    """Takes the messages of one route, one call of `take` each; `in_flight` counts them."""
+
+    def __init__(self, service: str, route: Route[Any], bus: Bus, settings: Settings) -> None:
+        self._service = service
+        self._route = route
+        self._bus = bus
+        self._settings = settings
+        self._node_id = NodeId(settings.node.node_id)
+        self._stage = route.stage or service
+        self._held: dict[int, Attendance] = {}
+
+    @property
+    def in_flight(self) -> int:
+        """How many messages are being handled now."""
+        return len(self._held)
+
+    async def take(self, msg: Msg) -> None:
+        """Handle one delivery to its end. Only cancellation is raised, the message handed back."""
+        sequence = msg.metadata.sequence.stream
+        # Its lease ran out while we still work on it: one work is enough.
+        if sequence in self._held:
+            self._held[sequence].renew(msg)
+            return
+        attendance = self._held[sequence] = Attendance(msg, self._settings.bus.lease_s, self._bus)
+        trace = (msg.headers or {}).get(names.TRACE_PARENT) or _new_trace()
+        reset = factlog.trace_parent.set(trace)
+        try:
+            await self._live(attendance)
+        except anyio.get_cancelled_exc_class():
+            with anyio.move_on_after(1, shield=True):
+                await attendance.give_back(0)
+            raise
+        finally:
+            factlog.trace_parent.reset(reset)
+            del self._held[sequence]
+
+    async def _live(self, attendance: Attendance) -> None:
+        msg = attendance.msg
+        try:
+            message = _read(msg, self._route)
+        except Permanent as error:
+            await self._persist(bury(self._bus, self._service, msg, error.reason))
+            failed = failure_of_unreadable(msg.subject, self._route.subject, self._stage, error)
+            await self._say([failed] if failed else [])
+            await attendance.done()
+            return
+        job_id = getattr(message, "job_id", None)
+        with structlog.contextvars.bound_contextvars(
+            job_id=job_id, stage=self._stage, node_id=self._node_id
+        ):
+            if isinstance(message, Fact) and await attendance.is_over(message):
+                await attendance.done()
+            elif attendance.deliveries > self._settings.bus.max_deliver and not self._route.patient:
+                await self._give_up(attendance, message, "the service ended each time it tried")
+            else:
+                await self._work(attendance, message)
+
+    async def _work(self, attendance: Attendance, message: Message) -> None:
+        gauge = progress.Gauge(
+            stage=self._stage,
+            node_id=self._node_id,
+            job_id=getattr(message, "job_id", None) or JobId("none"),
+            generation=getattr(message, "generation", 1),
+        )
+        try:
+            facts = await attendance.handled(self._route.handle, message, gauge)
+        except Permanent as error:
+            log.info("refused", reason=error.reason)
+            await self._say([self._failure(message, error.reason, error.advice)])
+        except NotYet as later:
+            await attendance.give_back(later.delay_s)
+            return
+        except Exception as error:  # noqa: BLE001  # the one place that keeps a bug from ending a service
+            await self._try_again(attendance, message, error)
+            return
+        else:
+            await self._say(facts)
+        await attendance.done()
+
+    async def _try_again(self, attendance: Attendance, message: Message, error: Exception) -> None:
+        attempt = attendance.deliveries
+        reason = masked(str(error)) or type(error).__name__
+        if not isinstance(error, Passing):
+            reason = f"{type(error).__name__}: {reason}"
+        unexpected = None if isinstance(error, Passing) else error
+        if attempt >= self._settings.bus.max_deliver and not self._route.patient:
+            log.error("giving up", error=reason, attempt=attempt, exc_info=unexpected)
+            await self._give_up(attendance, message, reason)
+            return
+        delays = self._settings.bus.retry_delays_s
+        delay_s = delays[min(attempt, len(delays)) - 1] * _jitter(attendance.sequence, attempt)
+        log.warning(
+            "trying again", error=reason, attempt=attempt, delay_s=delay_s, exc_info=unexpected
+        )
+        await attendance.give_back(delay_s)
+
+    async def _give_up(self, attendance: Attendance, message: Message, reason: str) -> None:
+        await self._persist(bury(self._bus, self._service, attendance.msg, reason))
+        tries = min(attendance.deliveries, self._settings.bus.max_deliver)
+        advice = "see `williw dead list`; `williw dead retry` sends it again"
+        await self._say([self._failure(message, f"{reason} (tried {tries} times)", advice)])
+        await attendance.done()
+
+    def _failure(self, message: Message, reason: str, advice: str) -> JobFailed:
+        return JobFailed(
+            origin=getattr(message, "origin", None) or self._node_id,
+            job_id=getattr(message, "job_id", None) or JobId("none"),
+            generation=getattr(message, "generation", 1),
+            stage=self._stage,
+            reason=masked(reason),
+            advice=advice,
+            node_id=self._node_id,
+        )
+
+    async def _say(self, facts: Iterable[Fact]) -> None:
+        for fact in facts:
+            await self._persist(partial(self._bus.facts.say, fact))
+            log.info("said", fact=type(fact).__name__)
+
+    async def _persist(self, publish: Callable[[], Awaitable[object]]) -> None:
+        """Publish until the server has it: what is said once may be tried any number of times."""
+        for attempt in range(1_000_000):
+            try:
+                await publish()
+            except Passing as error:
+                log.warning("the bus does not take it yet", error=str(error))
+                await anyio.sleep(_SAY_AGAIN_S[min(attempt, len(_SAY_AGAIN_S) - 1)])
+            else:
+                return
+
+
+def _read(msg: Msg, route: Route[Any]) -> Message:
+    """The message, its ids those of the subject it came on; Permanent where it is none of these."""
+    message: Message = decode_any(msg.data, route.subject.types)
+    if getattr(message, "job_id", "") is None:
+        message = msgspec.structs.replace(message, job_id=minted_job_id(msg))
+    if route.subject.of(message) != msg.subject:
+        raise Permanent("the ids in the message are not those of its subject")
+    return message
+
+
+def minted_job_id(msg: Msg) -> JobId:
+    """The id of a command that brought none: from its place in the log, so the same each time."""
+    place = f"{msg.metadata.stream}/{msg.metadata.sequence.stream}/{msg.metadata.timestamp}"
+    return JobId("job-" + hashlib.sha256(place.encode()).hexdigest()[:12])
+
+
+def _jitter(sequence: int, attempt: int) -> float:
+    """A factor of 0.8 to 1.2 that differs between messages, so that retries do not come in step."""
+    return 0.8 + 0.4 * (zlib.crc32(f"{sequence}.{attempt}".encode()) % 1000) / 1000
+
+
+def _new_trace() -> str:
+    """A W3C trace context for a message that came with none."""
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"

@@ -1,0 +1,87 @@
+"""Bodies by reference: in the message when small, else an object on the bus; always verified."""
+
+from typing import TypeVar
+
+import anyio.to_thread
+from nats.aio.client import Client
+from nats.js.errors import NotFoundError
+from nats.js.object_store import ObjectStore
+
+from messages.documents import INLINE_LIMIT_BYTES, Document, digest_of
+from messages.failures import Passing, Permanent
+from messages.wire import decode
+from services.runtime import names
+from services.runtime.connection import BUS_TROUBLE
+
+T = TypeVar("T")
+
+
+class DocumentDiffers(Permanent):
+    """The bytes read are not the bytes referred to."""
+
+    def __init__(self, name: str, expected: str, found: str) -> None:
+        super().__init__(
+            f"document {name} has sha256 {found[:16]}…, not {expected[:16]}… as it was said to",
+            advice="publish it again; what is on the bus was altered or cut short",
+        )
+
+
+class Documents:
+    """Put and get documents; `williw_documents` holds those too large for a message."""
+
+    def __init__(self, client: Client) -> None:
+        self._js = client.jetstream(timeout=10)
+
+    async def put(self, body: bytes, name: str) -> Document:
+        """A reference to `body`: within itself up to the inline limit, else a stored object."""
+        if len(body) <= INLINE_LIMIT_BYTES:
+            return Document.of_small(body)
+        return await self.store(body, name)
+
+    async def store(self, body: bytes, name: str) -> Document:
+        """A reference to `body` as an object named by its digest and `name`; the same twice is one.
+
+        Passing where the bus does not take it.
+        """
+        digest = await anyio.to_thread.run_sync(digest_of, body)
+        document = Document(
+            sha256=digest,
+            size_bytes=len(body),
+            bucket=names.DOCUMENTS_BUCKET,
+            name=f"{digest[:16]}/{name}",
+        )
+        try:
+            bucket = await self._js.object_store(names.DOCUMENTS_BUCKET)
+            if not await _holds(bucket, document):
+                await bucket.put(document.name, body)
+        except BUS_TROUBLE as error:
+            raise Passing(f"the bus did not take {name}: {type(error).__name__}") from error
+        return document
+
+    async def get(self, document: Document) -> bytes:
+        """The bytes, checked by SHA-256. DocumentDiffers, or Passing while they are absent."""
+        if document.inline is not None:
+            body = bytes(document.inline)
+        else:
+            try:
+                bucket = await self._js.object_store(document.bucket)
+                body = (await bucket.get(document.name)).data or b""
+            except BUS_TROUBLE as error:
+                trouble = "is not on the bus" if isinstance(error, NotFoundError) else "not read"
+                raise Passing(f"document {document.name} {trouble}: {error}") from error
+        found = await anyio.to_thread.run_sync(digest_of, body)
+        if found != document.sha256:
+            raise DocumentDiffers(document.name or "(inline)", document.sha256, found)
+        return body
+
+    async def load(self, document: Document, kind: type[T]) -> T:
+        """The value a document holds; Undecodable where it is no `kind`."""
+        return decode(await self.get(document), kind)
+
+
+async def _holds(bucket: ObjectStore, document: Document) -> bool:
+    try:
+        info = await bucket.get_info(document.name)
+    except NotFoundError:
+        return False
+    return bool(info.size == document.size_bytes and not info.deleted)

@@ -1,0 +1,257 @@
+"""The log of facts: say one once, read what was said, wait for what will be."""
+
+import json
+from collections.abc import AsyncIterator, Iterable
+from contextvars import ContextVar
+from datetime import datetime
+from typing import Any, TypeVar
+
+import anyio
+import structlog
+from nats.aio.client import Client
+from nats.js.client import JetStreamContext
+from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
+
+from messages.base import Fact, Message
+from messages.failures import Passing
+from messages.ids import JobId
+from messages.state import Said
+from messages.subjects import Subject, fact_subject, subject_matching
+from messages.wire import Undecodable, decode_any, encode
+from services.runtime import names
+from services.runtime.connection import BUS_TROUBLE
+
+log = structlog.get_logger()
+M = TypeVar("M", bound=Message)
+trace_parent: ContextVar[str] = ContextVar("trace_parent", default="")
+_BATCH = 256
+_REREAD_S = 2.0
+
+
+class FactLog:
+    """Reads and writes of the one stream that holds every fact."""
+
+    def __init__(self, client: Client, *, timeout_s: float = 5.0) -> None:
+        self._client = client
+        self._js: JetStreamContext = client.jetstream(timeout=timeout_s)
+        self._timeout_s = timeout_s
+
+    async def say(self, fact: Fact) -> Said:
+        """Store `fact` on its subject, once; where something was said there already, return that.
+
+        The server itself compares: the subject must hold nothing. Passing where it does not answer
+        (a lost answer is no harm: the second try is refused, and what the first stored is read).
+        """
+        subject = fact_subject(fact)
+        headers = {
+            names.EXPECTED_SEQUENCE: "0",
+            names.EXPECTED_SUBJECT: subject.once(fact),
+            names.MSG_ID: subject.once(fact),
+        }
+        if trace_parent.get():
+            headers[names.TRACE_PARENT] = trace_parent.get()
+        try:
+            ack = await self._js.publish(
+                subject.of(fact), encode(fact), headers=headers, stream=names.FACTS_STREAM
+            )
+        except APIError as error:
+            if error.err_code != names.WRONG_LAST_SEQUENCE:
+                raise Passing(f"the bus refused a fact: {error.description}") from error
+        except (NoStreamResponseError, *BUS_TROUBLE) as error:
+            raise Passing(f"the bus did not take a fact: {type(error).__name__}") from error
+        else:
+            if not ack.duplicate:
+                return Said(fact=fact, sequence=ack.seq, at=0.0)
+        said = await self._last(subject, subject.once(fact))
+        if said is None:
+            raise Passing("a fact was refused as said already, and cannot be read yet")
+        return said
+
+    async def last(self, subject: Subject[M], **tokens: object) -> Said | None:
+        """The newest fact of this subject with these tokens, or None."""
+        return await self._last(subject, subject.where(**tokens))
+
+    async def read(self, subject: Subject[Any], **tokens: object) -> tuple[Said, ...]:
+        """Every stored fact of this subject with these tokens, in order of storing."""
+        return tuple([said async for said in self._scan(subject.where(**tokens), 1)])
+
+    async def count(self, subject: Subject[Any], **tokens: object) -> int:
+        """How many facts match, without reading them."""
+        chosen = subject.where(**tokens)
+        info = await self._ask(
+            f"$JS.API.STREAM.INFO.{names.FACTS_STREAM}", {"subjects_filter": chosen}
+        )
+        return len(info["state"].get("subjects") or {})
+
+    async def job(self, job_id: JobId) -> tuple[Said, ...]:
+        """Every fact of a job, in order of storing."""
+        return tuple([said async for said in self._scan(job_filter(job_id), 1)])
+
+    async def all_jobs(self) -> tuple[Said, ...]:
+        """Every fact the stream still holds, in order of storing."""
+        return tuple([said async for said in self._scan("williw.>", 1)])
+
+    async def wait(self, subject: Subject[Any], **tokens: object) -> Said:
+        """The fact of this subject with these tokens, as soon as it is said. Cancel to give up."""
+        chosen = subject.where(**tokens)
+        async with self._heard(chosen) as heard:
+            while True:
+                try:
+                    said = await self._last(subject, chosen)
+                except Passing:
+                    said = None
+                if said is not None:
+                    return said
+                await heard()
+
+    async def follow(self, chosen: str = "williw.>", start: int = 1) -> AsyncIterator[Said]:
+        """Facts matching the filter from sequence `start` on, then each new one as it is said.
+
+        Facts are read from the log, so none is missed and none repeated, whatever the connection
+        does; a plain subscription only tells that it is time to look.
+        """
+        async with self._heard(chosen) as heard:
+            while True:
+                try:
+                    async for said in self._scan(chosen, start):
+                        start = said.sequence + 1
+                        yield said
+                except Passing as error:
+                    log.debug("waiting for the bus", error=str(error))
+                await heard()
+
+    async def now(self) -> float:
+        """The server's time as Unix seconds: the one clock that deadlines are counted by."""
+        info = await self._ask(f"$JS.API.STREAM.INFO.{names.FACTS_STREAM}", {})
+        return _unix_s(info["ts"])
+
+    async def _ask(self, subject: str, question: dict[str, object]) -> dict[str, Any]:
+        try:
+            answer = await self._client.request(
+                subject, json.dumps(question).encode(), timeout=self._timeout_s
+            )
+        except BUS_TROUBLE as error:
+            raise Passing(f"the bus did not answer: {type(error).__name__}") from error
+        body: dict[str, Any] = json.loads(answer.data)
+        if "error" in body:
+            raise Passing(f"the bus refused: {body['error'].get('description')}")
+        return body
+
+    async def _last(self, subject: Subject[Any], chosen: str) -> Said | None:
+        try:
+            raw = await self._js.get_last_msg(names.FACTS_STREAM, chosen, direct=True)
+        except NotFoundError:
+            return None
+        except BUS_TROUBLE as error:
+            raise Passing(f"the bus did not answer: {type(error).__name__}") from error
+        fact: Fact = decode_any(raw.data or b"", subject.types)
+        headers = raw.headers or {}
+        return Said(fact=fact, sequence=raw.seq or 0, at=_unix_s(headers.get("Nats-Time-Stamp")))
+
+    async def _scan(self, chosen: str, start: int) -> AsyncIterator[Said]:
+        """The stored facts of a filter from a sequence on, by batched direct gets."""
+        while True:
+            batch, pending = await self._batch(chosen, start)
+            for message in batch:
+                start = int(message.headers["Nats-Sequence"]) + 1
+                said = _said(message)
+                if said is not None:
+                    yield said
+            if not batch or pending == 0:
+                return
+
+    async def _batch(self, chosen: str, start: int) -> tuple[list[Any], int]:
+        inbox = self._client.new_inbox()
+        subscription = await self._client.subscribe(inbox)
+        question = {"seq": start, "next_by_subj": chosen, "batch": _BATCH}
+        found: list[Any] = []
+        try:
+            await self._client.publish(
+                f"$JS.API.DIRECT.GET.{names.FACTS_STREAM}", json.dumps(question).encode(), inbox
+            )
+            while True:
+                message = await subscription.next_msg(timeout=self._timeout_s)
+                status = (message.headers or {}).get("Status")
+                if status == "404":
+                    return [], 0
+                if status == "204":
+                    return found, int(message.headers.get("Nats-Num-Pending", "0"))
+                if status:
+                    raise Passing(f"the bus refused a read: status {status}")
+                found.append(message)
+        except BUS_TROUBLE as error:
+            raise Passing(f"the bus did not answer: {type(error).__name__}") from error
+        finally:
+            await _unsubscribed(subscription)
+
+    def _heard(self, chosen: str) -> "_Heard":
+        return _Heard(self._client, chosen)
+
+
+class _Heard:
+    """A doorbell: awaiting it returns when a subject was published to, or after a while anyway."""
+
+    def __init__(self, client: Client, chosen: str) -> None:
+        self._client, self._chosen = client, chosen
+        self._rung = anyio.Event()
+        self._subscription: Any = None
+
+    async def __aenter__(self) -> Any:
+        async def ring(_message: object) -> None:
+            self._rung.set()
+
+        self._subscription = await self._client.subscribe(self._chosen, cb=ring)
+        return self._wait
+
+    async def __aexit__(self, *_: object) -> None:
+        await _unsubscribed(self._subscription)
+
+    async def _wait(self) -> None:
+        with anyio.move_on_after(_REREAD_S):
+            await self._rung.wait()
+        self._rung = anyio.Event()
+
+
+async def _unsubscribed(subscription: Any) -> None:
+    try:
+        with anyio.CancelScope(shield=True):
+            await subscription.unsubscribe()
+    except BUS_TROUBLE as error:
+        log.debug("unsubscribing failed", error=type(error).__name__)
+
+
+def job_filter(job_id: JobId) -> str:
+    """Every fact of one job, by the place its id has in each subject."""
+    return f"williw.*.*.*.{job_id}.*"
+
+
+def newest(said: Iterable[Said]) -> Said | None:
+    """The fact stored last, or None of none."""
+    return max(said, key=lambda one: one.sequence, default=None)
+
+
+def _said(message: Any) -> Said | None:
+    """The fact in a stored message; None for a command, an unknown fact, or what does not decode.
+
+    A newer service's fact must not stop an older reader: it is passed over.
+    """
+    subject = subject_matching(message.headers["Nats-Subject"])
+    if subject is None or not all(issubclass(kind, Fact) for kind in subject.types):
+        return None
+    try:
+        fact: Fact = decode_any(message.data, subject.types)
+    except Undecodable as error:
+        log.warning("passing over an unreadable fact", error=error.reason)
+        return None
+    headers = message.headers
+    return Said(
+        fact=fact, sequence=int(headers["Nats-Sequence"]), at=_unix_s(headers["Nats-Time-Stamp"])
+    )
+
+
+def _unix_s(stamp: str | None) -> float:
+    """Seconds of an RFC 3339 time with nanoseconds, which datetime reads to microseconds."""
+    if not stamp:
+        return 0.0
+    whole, _, fraction = stamp.rstrip("Z").partition(".")
+    return datetime.fromisoformat(f"{whole}.{(fraction + '000000')[:6]}+00:00").timestamp()

@@ -1,0 +1,37 @@
+"""The names of what williw keeps on NATS: streams, buckets, durable consumers, headers."""
+
+from typing import Any
+
+from services.runtime.service import Route
+
+FACTS_STREAM = "WILLIW"
+FACTS_SUBJECTS = (
+    "williw.model.>",
+    "williw.metadata.>",
+    "williw.split.>",
+    "williw.node.>",
+    "williw.shards.>",
+    "williw.shard.>",
+    "williw.job.>",
+)
+DEAD_STREAM = "WILLIW_DEAD"
+DOCUMENTS_BUCKET = "williw_documents"
+NODES_BUCKET = "williw_nodes"
+GRANTS_BUCKET = "williw_grants"
+
+MSG_ID = "Nats-Msg-Id"
+EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
+EXPECTED_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
+TRACE_PARENT = "traceparent"
+
+WRONG_LAST_SEQUENCE = 10071
+MESSAGE_NOT_FOUND = 10037
+
+
+def consumer_name(service: str, route: Route[Any]) -> str:
+    """The durable consumer of a route: the same for every copy of the service, so they share it."""
+    words = [service, route.subject.name.replace(".", "_")]
+    if route.part:
+        words.append(route.part)
+    words += [route.where[token] for token in route.subject.tokens if token in route.where]
+    return "-".join(words)

@@ -1,0 +1,136 @@
+"""The registry of live nodes and the grants of a delivery: key-value buckets whose keys expire."""
+
+import secrets
+
+import structlog
+from nats.aio.client import Client
+from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NoKeysError, NotFoundError
+from nats.js.kv import KeyValue
+
+from messages.failures import Passing
+from messages.ids import JobId, NodeId, is_id
+from messages.nodes import NodeEntry
+from messages.wire import Undecodable, decode, encode
+from services.runtime import names
+from services.runtime.connection import BUS_TROUBLE
+
+log = structlog.get_logger()
+
+
+class _Bucket:
+    """One key-value bucket, opened at first use; what nats-py raises becomes Passing."""
+
+    def __init__(self, client: Client, name: str) -> None:
+        self._js = client.jetstream(timeout=5)
+        self._name = name
+        self._kv: KeyValue | None = None
+
+    async def _open(self) -> KeyValue:
+        if self._kv is None:
+            self._kv = await self._js.key_value(self._name)
+        return self._kv
+
+    async def keys(self) -> list[str]:
+        try:
+            return list(await (await self._open()).keys())
+        except NoKeysError:
+            return []
+        except BUS_TROUBLE as error:
+            raise Passing(f"bucket {self._name} not listed: {type(error).__name__}") from error
+
+    async def get(self, key: str) -> bytes | None:
+        """The value; None for a key that is absent, deleted or expired (an entry without value)."""
+        try:
+            value = (await (await self._open()).get(key)).value
+        except (KeyNotFoundError, NotFoundError):
+            return None
+        except BUS_TROUBLE as error:
+            raise Passing(f"bucket {self._name} not read: {type(error).__name__}") from error
+        return value or None
+
+    async def put(self, key: str, value: bytes) -> None:
+        try:
+            await (await self._open()).put(key, value)
+        except BUS_TROUBLE as error:
+            raise Passing(f"bucket {self._name} not written: {type(error).__name__}") from error
+
+    async def create(self, key: str, value: bytes) -> bool:
+        """Whether `value` became the key's first value."""
+        try:
+            await (await self._open()).create(key, value)
+        except KeyWrongLastSequenceError:
+            return False
+        except BUS_TROUBLE as error:
+            raise Passing(f"bucket {self._name} not written: {type(error).__name__}") from error
+        return True
+
+    async def delete(self, key: str) -> None:
+        try:
+            await (await self._open()).delete(key)
+        except BUS_TROUBLE as error:
+            raise Passing(f"bucket {self._name} not written: {type(error).__name__}") from error
+
+
+class Registry:
+    """Which nodes live now: each announces itself again and again, and expires when it stops."""
+
+    def __init__(self, client: Client) -> None:
+        self._bucket = _Bucket(client, names.NODES_BUCKET)
+
+    async def nodes(self) -> tuple[NodeEntry, ...]:
+        """The live nodes by id. Reading keeps nobody alive; an unreadable entry is passed over."""
+        found: list[NodeEntry] = []
+        for key in sorted(await self._bucket.keys()):
+            body = await self._bucket.get(key)
+            if body is None or not is_id(key):
+                continue
+            try:
+                entry = decode(body, NodeEntry)
+            except Undecodable as error:
+                log.warning("passing over a registry entry", node_id=key, error=error.reason)
+                continue
+            if entry.node.node_id == key:
+                found.append(entry)
+        return tuple(found)
+
+    async def node(self, node_id: NodeId) -> NodeEntry | None:
+        """One live node's entry, or None."""
+        body = await self._bucket.get(node_id)
+        return None if body is None else decode(body, NodeEntry)
+
+    async def announce(self, entry: NodeEntry) -> None:
+        """Say that this node lives; the entry expires `node.expires_s` after the last time."""
+        await self._bucket.put(entry.node.node_id, encode(entry))
+
+    async def withdraw(self, node_id: NodeId) -> None:
+        """Say that this node leaves, so that nobody waits for its entry to expire."""
+        await self._bucket.delete(node_id)
+
+
+class Grants:
+    """Capability tokens, one for each node and job: never in a fact, a log or an error.
+
+    A key is `<node_id>.<job_id>`, so that permissions can let each node read only its own.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._bucket = _Bucket(client, names.GRANTS_BUCKET)
+
+    async def grant(self, node_id: NodeId, job_id: JobId) -> str:
+        """The token that `node_id` shows for the bytes of `job_id`: made once, then the same."""
+        key = f"{node_id}.{job_id}"
+        token = secrets.token_urlsafe(32)
+        if await self._bucket.create(key, token.encode()):
+            return token
+        return await self.token(node_id, job_id) or await self._renewed(key)
+
+    async def token(self, node_id: NodeId, job_id: JobId) -> str | None:
+        """The token granted, or None."""
+        value = await self._bucket.get(f"{node_id}.{job_id}")
+        return None if value is None else value.decode()
+
+    async def _renewed(self, key: str) -> str:
+        """An expired key refuses `create`, since its marker is its last value: put it anew."""
+        token = secrets.token_urlsafe(32)
+        await self._bucket.put(key, token.encode())
+        return token
