@@ -79,7 +79,8 @@ class SplitPlan(msgspec.Struct, frozen=True, kw_only=True):
     """The plan file. Times are seconds of one forward pass at the metadata's batch and sequence.
 
     `plan_id` is a digest of metadata, nodes and wishes: the same inputs give the same plan.
-    `gap` is bottleneck_s / lower_bound_s − 1 and `proof` names the argument behind the bound.
+    `gap` is bottleneck_s / lower_bound_s − 1 (latency_s where that is the objective) and `proof`
+    names the argument behind the bound. `throughput_per_s` counts forward passes of all replicas.
     """
 
     plan_id: PlanId
@@ -106,6 +107,8 @@ class SplitPlan(msgspec.Struct, frozen=True, kw_only=True):
     gap: NonNegative = 0.0
     proof: str = ""
     hops_per_token: Count = 0
+    throughput_per_s: NonNegative = 0.0
+    decode_tokens_per_s: NonNegative = 0.0
     transfer_s: NonNegative | None = None
     warnings: tuple[str, ...] = ()
 

@@ -1,0 +1,107 @@
+"""Chains of contiguous blocks: from metadata and wishes to the solvers' terms, and back."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from messages.nodes import Node
+from messages.plans import Assignment
+from messages.wishes import Wishes
+from services.planner.case import Case, Placed
+from services.planner.chains import Chain, Demands
+from services.planner.failures import ImpossibleWish
+from services.planner.line import Line, Offer, line_of, memory_bytes
+from services.planner.pipeline import solve
+from services.planner.refusal import refusal
+from services.planner.selection import offers_of
+
+
+def place(case: Case) -> Placed:
+    """The best chain of the eligible nodes; Infeasible or ImpossibleWish where there is none."""
+    line = line_of(case.blocks, case.tie.size_bytes, case.tie.block)
+    offers = offers_of(case.selection.nodes, line.scale, lambda node: case.offered[node.node_id])
+    demands = demands_of(case.wishes, line, offers)
+    answer = solve(line, offers, demands)
+    if answer is None:
+        raise refusal(
+            line, offers, demands, lambda o: solve(line, o, demands) is not None, case.headroom
+        )
+    return placed_chains(case, line, offers, (answer.chain,), answer.lower_bound_s, answer.proof)
+
+
+def placed_chains(
+    case: Case,
+    line: Line,
+    offers: Sequence[Offer],
+    chains: Sequence[Chain],
+    lower_bound_s: float,
+    proof: str,
+) -> Placed:
+    """The chains, one a replica, as stages of the plan."""
+    by_id = {node.node_id: node for node in case.selection.nodes}
+    return Placed(
+        assignments=tuple(
+            assignment(
+                case,
+                by_id[offers[s.offer].node_id],
+                (stage, replica),
+                (line.borders[s.start], line.borders[s.end]),
+            )
+            for replica, chain in enumerate(chains)
+            for stage, s in enumerate(chain)
+        ),
+        lower_bound_s=lower_bound_s,
+        proof=proof,
+        hops=max(len(chain) for chain in chains) - 1,
+    )
+
+
+def demands_of(wishes: Wishes, line: Line, offers: Sequence[Offer]) -> Demands:
+    """The wishes as offers' indices and units; ImpossibleWish where two contradict each other."""
+    index = {offer.node_id: k for k, offer in enumerate(offers)}
+    pins: dict[int, tuple[int, int]] = {}
+    for pin in wishes.pins:
+        if not pin.start_block < pin.end_block <= line.borders[-1]:
+            raise ImpossibleWish(
+                f"{pin.node_id} is pinned to blocks {pin.start_block} to {pin.end_block}, "
+                f"the model has {line.borders[-1]}"
+            )
+        start = max(u for u in range(len(line)) if line.borders[u] <= pin.start_block)
+        end = min(u for u in range(len(line) + 1) if line.borders[u] >= pin.end_block)
+        mine = pins.get(index[pin.node_id], (start, end))
+        pins[index[pin.node_id]] = (min(start, mine[0]), max(end, mine[1]))
+    ranges = sorted((*pin, k) for k, pin in pins.items())
+    for (_, end, one), (start, _, other) in pairwise(ranges):
+        if start < end:
+            raise ImpossibleWish(
+                f"{offers[one].node_id} and {offers[other].node_id} are pinned to the same block"
+            )
+    order = tuple(index[node_id] for node_id in wishes.order if node_id in index)
+    if len(set(order)) != len(order):
+        raise ImpossibleWish("a node is in the requested order twice")
+    return Demands(pins, frozenset(index[node_id] for node_id in wishes.require), order)
+
+
+def assignment(case: Case, node: Node, place: tuple[int, int], cut: tuple[int, int]) -> Assignment:
+    """Blocks [start, end) = `cut` on the node, at `place` (stage, replica).
+
+    The last stage holds the tied tensors as well.
+    """
+    (stage, replica), (start, end) = place, cut
+    mine = case.blocks[start:end]
+    names = tuple(name for block in mine for name in block.tensors)
+    memory = sum(memory_bytes(block) for block in mine)
+    if end == len(case.blocks) and start > case.tie.block:
+        names, memory = names + case.tie.names, memory + case.tie.size_bytes
+    compute = math.fsum(block.compute_required for block in mine)
+    return Assignment(
+        node_id=node.node_id,
+        stage=stage,
+        replica=replica,
+        start_block=start,
+        end_block=end,
+        layer_names=names,
+        compute_required=compute,
+        memory_bytes=memory,
+        stage_s=compute / node.compute_gflops,
+    )

@@ -1,0 +1,61 @@
+"""Why a plan was refused, with the figures that say what would change it."""
+
+from messages.failures import Permanent
+from messages.ids import NodeId
+
+
+class BadMetadata(Permanent):
+    """The metadata contradicts itself or holds a figure that cannot be; `field` says where."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(
+            f"metadata {field}: {problem}",
+            advice="profile the model again with `williw profile MODEL_DIR`",
+        )
+        self.field = field
+
+
+class BadNodes(Permanent):
+    """The list of nodes cannot be planned for."""
+
+
+class NoNodes(Permanent):
+    """No node passes selection; `rejected` maps each one to its reasons."""
+
+    def __init__(self, rejected: dict[NodeId, tuple[str, ...]]) -> None:
+        each = "; ".join(f"{node}: {', '.join(why)}" for node, why in sorted(rejected.items())[:8])
+        super().__init__(
+            f"none of {len(rejected)} nodes can take part: {each}" if rejected else "no live nodes",
+            advice="start a node with `williw run distributor`, or free one that was rejected",
+        )
+        self.rejected = rejected
+
+
+class ImpossibleWish(Permanent):
+    """A wish contradicts the model, the nodes or another wish."""
+
+
+class Infeasible(Permanent):
+    """No plan exists within the nodes' capacity.
+
+    `constraint` names what binds (`memory`, `disk` or `compute`); `missing` more bytes (or GFLOP)
+    on `node_id` would be enough, where one node alone can make it so.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        constraint: str,
+        node_id: NodeId | None = None,
+        missing: int = 0,
+        advice: str = "",
+    ) -> None:
+        super().__init__(reason, advice=advice)
+        self.constraint = constraint
+        self.node_id = node_id
+        self.missing = missing
+
+
+class InvalidPlan(Permanent):
+    """A plan that does not keep its own promises: a defect of the planner, never of the input."""

@@ -1,0 +1,110 @@
+"""The `greedy` strategy: highest need first, to the node with the most compute left.
+
+No node goes over its compute (power × budget) or its memory; a tensor that fits nowhere is a
+refusal. Nodes are taken strongest first until they cover the need times a margin.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+
+from messages.ids import NodeId
+from services.planner.failures import Infeasible
+
+
+@dataclass(frozen=True)
+class Item:
+    """What is placed whole: GFLOP of one forward pass, bytes, and the tensors it consists of."""
+
+    name: str
+    compute: float
+    size_bytes: int
+    tensors: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Bin:
+    """A node to fill: GFLOPS, bytes of memory and disk."""
+
+    node_id: NodeId
+    gflops: float
+    memory: int
+
+
+Placement = dict[NodeId, tuple[Item, ...]]
+
+
+def place(
+    items: Sequence[Item], bins: Sequence[Bin], *, budget_s: float, margin: float
+) -> Placement:
+    """Every item on one node, by the three rules; Infeasible names the first that fits nowhere.
+
+    Where the nodes that cover the need do not fit everything, the next strongest joins.
+    """
+    ranked = sorted(bins, key=lambda b: (-b.gflops, b.node_id))
+    need = math.fsum(item.compute for item in items) * margin
+    count = _enough(ranked, need / budget_s)
+    while True:
+        try:
+            return _fill(items, ranked[:count], budget_s)
+        except Infeasible:
+            if count == len(ranked):
+                raise
+            count += 1
+
+
+def _enough(ranked: Sequence[Bin], gflops: float) -> int:
+    """How many of the strongest nodes cover the need; all of them where they do not."""
+    covered = 0.0
+    for count, bin_ in enumerate(ranked, start=1):
+        covered += bin_.gflops
+        if covered >= gflops:
+            return count
+    return len(ranked)
+
+
+def _fill(items: Sequence[Item], bins: Sequence[Bin], budget_s: float) -> Placement:
+    heap = [(-b.gflops * budget_s, b.node_id, b.memory) for b in bins]
+    heapify(heap)
+    placed: dict[NodeId, list[Item]] = {b.node_id: [] for b in bins}
+    for item in sorted(items, key=lambda i: (-i.compute, -i.size_bytes, i.name)):
+        passed_over = []
+        while heap and heap[0][2] < item.size_bytes:
+            passed_over.append(heappop(heap))
+        if not heap or -heap[0][0] < item.compute:
+            raise _refusal(item, heap + passed_over)
+        left, node_id, memory = heappop(heap)
+        placed[node_id].append(item)
+        heappush(heap, (left + item.compute, node_id, memory - item.size_bytes))
+        for entry in passed_over:
+            heappush(heap, entry)
+    order = {item.name: k for k, item in enumerate(items)}
+    return {
+        node_id: tuple(sorted(mine, key=lambda i: order[i.name]))
+        for node_id, mine in placed.items()
+        if mine
+    }
+
+
+def _refusal(item: Item, state: Sequence[tuple[float, NodeId, int]]) -> Infeasible:
+    left, node_id, memory = min(state, key=lambda e: (max(0, item.size_bytes - e[2]), e[0], e[1]))
+    short_bytes = item.size_bytes - memory
+    if short_bytes > 0:
+        return Infeasible(
+            f"{item.name} ({item.size_bytes} bytes) fits in no node's memory; "
+            f"{node_id} has {memory} bytes left",
+            constraint="memory",
+            node_id=node_id,
+            missing=short_bytes,
+            advice=f"free {short_bytes} bytes more on {node_id}, add a node, or use pipeline",
+        )
+    short = math.ceil(item.compute + left)
+    return Infeasible(
+        f"{item.name} ({item.compute:g} GFLOP) goes over every node's compute; "
+        f"{node_id} has {-left:g} GFLOP left of its budget",
+        constraint="compute",
+        node_id=node_id,
+        missing=max(1, short),
+        advice="raise budget_s in [planner], add a node, or use the pipeline strategy",
+    )

@@ -1,0 +1,104 @@
+"""Strategies that place tensors one by one: greedy, and balanced. Hops are what they cost."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from messages.ids import NodeId
+from messages.nodes import Node
+from messages.plans import Assignment
+from services.planner import greedy
+from services.planner import metadata as meta
+from services.planner.case import Case, Placed
+from services.planner.line import UNLIMITED, memory_bytes
+
+
+def place_greedy(case: Case) -> Placed:
+    """The seed's rules; Infeasible where a tensor fits nowhere."""
+    items = items_of(case)
+    nodes = case.selection.nodes
+    placement = greedy.place(
+        items,
+        bins_of(case),
+        budget_s=case.policy.budget_s,
+        margin=case.policy.compute_margin,
+    )
+    assignments = assignments_of(placement, items, nodes)
+    return Placed(
+        assignments=assignments,
+        lower_bound_s=compute_bound(items, nodes),
+        proof="all work over all compute",
+        hops=hops_of(assignments, items),
+    )
+
+
+def bins_of(case: Case) -> tuple[greedy.Bin, ...]:
+    """The eligible nodes with the bytes each can be given: memory, or disk where that is less."""
+    return tuple(
+        greedy.Bin(
+            node.node_id,
+            node.compute_gflops,
+            min(
+                case.offered[node.node_id],
+                UNLIMITED if node.disk_bytes is None else node.disk_bytes,
+            ),
+        )
+        for node in case.selection.nodes
+    )
+
+
+def items_of(case: Case) -> tuple[greedy.Item, ...]:
+    """The tensors in execution order; a file without layers has its blocks placed whole."""
+    if not case.metadata.layers:
+        return tuple(
+            greedy.Item(b.name, b.compute_required, memory_bytes(b), b.tensors) for b in case.blocks
+        )
+    place = {name: k for k, name in enumerate(n for block in case.blocks for n in block.tensors)}
+    layers = sorted(case.metadata.layers, key=lambda layer: place[layer.name])
+    return tuple(
+        greedy.Item(layer.name, layer.compute_required, meta.layer_bytes(layer), (layer.name,))
+        for layer in layers
+    )
+
+
+def compute_bound(items: Sequence[greedy.Item], nodes: Sequence[Node]) -> float:
+    """All work over all compute, and the largest item on the fastest node: seconds."""
+    total = math.fsum(item.compute for item in items) / math.fsum(n.compute_gflops for n in nodes)
+    largest = max(item.compute for item in items) / max(n.compute_gflops for n in nodes)
+    return max(total * (1 - 1e-12), largest)
+
+
+def assignments_of(
+    placement: greedy.Placement, items: Sequence[greedy.Item], nodes: Sequence[Node]
+) -> tuple[Assignment, ...]:
+    """One stage for each node, in the order in which execution first reaches it."""
+    gflops = {node.node_id: node.compute_gflops for node in nodes}
+    order = {item.name: k for k, item in enumerate(items)}
+    ranked = sorted(placement.items(), key=lambda entry: order[entry[1][0].name])
+    return tuple(
+        _assignment(node_id, stage, mine, gflops[node_id])
+        for stage, (node_id, mine) in enumerate(ranked)
+    )
+
+
+def hops_of(assignments: Sequence[Assignment], items: Sequence[greedy.Item]) -> int:
+    """How often execution goes from one node to another, tensor by tensor."""
+    home = {name: a.node_id for a in assignments for name in a.layer_names}
+    places = [home[name] for item in items for name in item.tensors[:1]]
+    return sum(a != b for a, b in pairwise(places))
+
+
+def _assignment(
+    node_id: NodeId, stage: int, mine: Sequence[greedy.Item], gflops: float
+) -> Assignment:
+    compute = math.fsum(item.compute for item in mine)
+    return Assignment(
+        node_id=node_id,
+        stage=stage,
+        start_block=0,
+        end_block=0,
+        layer_names=tuple(name for item in mine for name in item.tensors),
+        compute_required=compute,
+        memory_bytes=sum(item.size_bytes for item in mine),
+        stage_s=compute / gflops,
+    )
