@@ -23,7 +23,7 @@ class ProcessRequest(Message, frozen=True, kw_only=True):
     """Please plan for metadata that a node made itself.
 
     Either `metadata` inline, or `repo` and `file` on the Hub at `commit`. `available_nodes`
-    replaces the registry. With `plan_only` false the origin `node_id` goes on to cut and deliver.
+    replaces the registry. Unless `plan_only`, the origin `node_id` goes on to cut and deliver.
     """
 
     metadata: ModelMetadata | None = None
@@ -34,7 +34,7 @@ class ProcessRequest(Message, frozen=True, kw_only=True):
     job_id: JobId | None = None
     available_nodes: tuple[Node, ...] | None = None
     wishes: Wishes = Wishes()
-    timeout_s: float = 60.0
+    plan_only: bool = True
 
 
 class PreviewRequest(Message, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """A job's state is the fold of its facts: one pure function that every view of a job uses."""
 
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import msgspec
 
@@ -12,6 +12,7 @@ from messages.models import MetadataReady, ModelDownloaded, ModelProfiled
 from messages.plans import NodeAssigned, SplitPlanned
 from messages.shards import ShardDelivered, ShardsReady
 
+F = TypeVar("F", bound=Fact)
 Status = Literal[
     "requested", "downloaded", "profiled", "ready", "planned", "cut",
     "completed", "failed", "cancelled",
@@ -31,10 +32,10 @@ _ENDS: tuple[Status, ...] = ("completed", "failed", "cancelled")
 _RANK = {status: rank for rank, status in enumerate(_ORDER.values())}
 
 
-class Said(msgspec.Struct, frozen=True, kw_only=True):
+class Said(msgspec.Struct, Generic[F], frozen=True, kw_only=True):
     """A fact with the server's sequence and time (Unix seconds) of its storing."""
 
-    fact: Fact
+    fact: F
     sequence: int
     at: float
 
@@ -63,7 +64,7 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True):
         return self.status in _ENDS
 
 
-def apply(state: JobState | None, said: Said) -> JobState:
+def apply(state: JobState | None, said: Said[Fact]) -> JobState:
     """The state after `said`; the order of arrival and repetitions make no difference.
 
     A fact of a newer generation starts the state anew, one of an older generation changes nothing.

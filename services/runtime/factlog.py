@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from nats.js.client import JetStreamContext
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
-from messages.base import Fact, Message
+from messages.base import Fact
 from messages.failures import Passing
 from messages.ids import JobId
 from messages.state import Said
@@ -22,7 +22,7 @@ from services.runtime import names
 from services.runtime.connection import BUS_TROUBLE
 
 log = structlog.get_logger()
-M = TypeVar("M", bound=Message)
+F = TypeVar("F", bound=Fact)
 trace_parent: ContextVar[str] = ContextVar("trace_parent", default="")
 _BATCH = 256
 _REREAD_S = 2.0
@@ -36,7 +36,7 @@ class FactLog:
         self._js: JetStreamContext = client.jetstream(timeout=timeout_s)
         self._timeout_s = timeout_s
 
-    async def say(self, fact: Fact) -> Said:
+    async def say(self, fact: F) -> Said[F]:
         """Store `fact` on its subject, once; where something was said there already, return that.
 
         The server itself compares: the subject must hold nothing. Passing where it does not answer
@@ -67,11 +67,11 @@ class FactLog:
             raise Passing("a fact was refused as said already, and cannot be read yet")
         return said
 
-    async def last(self, subject: Subject[M], **tokens: object) -> Said | None:
+    async def last(self, subject: Subject[F], **tokens: object) -> Said[F] | None:
         """The newest fact of this subject with these tokens, or None."""
         return await self._last(subject, subject.where(**tokens))
 
-    async def read(self, subject: Subject[Any], **tokens: object) -> tuple[Said, ...]:
+    async def read(self, subject: Subject[F], **tokens: object) -> tuple[Said[F], ...]:
         """Every stored fact of this subject with these tokens, in order of storing."""
         return tuple([said async for said in self._scan(subject.where(**tokens), 1)])
 
@@ -83,15 +83,15 @@ class FactLog:
         )
         return len(info["state"].get("subjects") or {})
 
-    async def job(self, job_id: JobId) -> tuple[Said, ...]:
+    async def job(self, job_id: JobId) -> tuple[Said[Fact], ...]:
         """Every fact of a job, in order of storing."""
         return tuple([said async for said in self._scan(job_filter(job_id), 1)])
 
-    async def all_jobs(self) -> tuple[Said, ...]:
+    async def all_jobs(self) -> tuple[Said[Fact], ...]:
         """Every fact the stream still holds, in order of storing."""
         return tuple([said async for said in self._scan("williw.>", 1)])
 
-    async def wait(self, subject: Subject[Any], **tokens: object) -> Said:
+    async def wait(self, subject: Subject[F], **tokens: object) -> Said[F]:
         """The fact of this subject with these tokens, as soon as it is said. Cancel to give up."""
         chosen = subject.where(**tokens)
         async with self._heard(chosen) as heard:
@@ -104,7 +104,7 @@ class FactLog:
                     return said
                 await heard()
 
-    async def follow(self, chosen: str = "williw.>", start: int = 1) -> AsyncIterator[Said]:
+    async def follow(self, chosen: str = "williw.>", start: int = 1) -> AsyncIterator[Said[Fact]]:
         """Facts matching the filter from sequence `start` on, then each new one as it is said.
 
         Facts are read from the log, so none is missed and none repeated, whatever the connection
@@ -137,18 +137,18 @@ class FactLog:
             raise Passing(f"the bus refused: {body['error'].get('description')}")
         return body
 
-    async def _last(self, subject: Subject[Any], chosen: str) -> Said | None:
+    async def _last(self, subject: Subject[F], chosen: str) -> Said[F] | None:
         try:
             raw = await self._js.get_last_msg(names.FACTS_STREAM, chosen, direct=True)
         except NotFoundError:
             return None
         except BUS_TROUBLE as error:
             raise Passing(f"the bus did not answer: {type(error).__name__}") from error
-        fact: Fact = decode_any(raw.data or b"", subject.types)
+        fact: F = decode_any(raw.data or b"", subject.types)
         headers = raw.headers or {}
         return Said(fact=fact, sequence=raw.seq or 0, at=_unix_s(headers.get("Nats-Time-Stamp")))
 
-    async def _scan(self, chosen: str, start: int) -> AsyncIterator[Said]:
+    async def _scan(self, chosen: str, start: int) -> AsyncIterator[Said[Any]]:
         """The stored facts of a filter from a sequence on, by batched direct gets."""
         while True:
             batch, pending = await self._batch(chosen, start)
@@ -225,12 +225,12 @@ def job_filter(job_id: JobId) -> str:
     return f"williw.*.*.*.{job_id}.*"
 
 
-def newest(said: Iterable[Said]) -> Said | None:
+def newest(said: Iterable[Said[F]]) -> Said[F] | None:
     """The fact stored last, or None of none."""
     return max(said, key=lambda one: one.sequence, default=None)
 
 
-def _said(message: Any) -> Said | None:
+def _said(message: Any) -> Said[Fact] | None:
     """The fact in a stored message; None for a command, an unknown fact, or what does not decode.
 
     A newer service's fact must not stop an older reader: it is passed over.

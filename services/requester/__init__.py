@@ -1,0 +1,1 @@
+"""The door: takes model requests and questions, says `ModelRequested`, ends jobs on command."""
