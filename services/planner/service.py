@@ -1,0 +1,161 @@
+"""The planner's routes: metadata becomes one plan, and the stored plan each node's assignment."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+import anyio
+import anyio.to_thread
+
+import config.settings
+from config.settings import Settings
+from messages.api import PlanAnswer, PreviewRequest
+from messages.base import Fact
+from messages.failures import Permanent
+from messages.jobs import JobCompleted
+from messages.metadata import ModelMetadata
+from messages.models import MetadataReady
+from messages.nodes import Node
+from messages.plans import NodeAssigned, SplitPlan, SplitPlanned
+from messages.subjects import API_PREVIEW, METADATA_READY, SPLIT_PLANNED
+from messages.wire import encode
+from services.planner import reading
+from services.planner.assignments import assigned
+from services.planner.failures import Infeasible, NoNodes
+from services.planner.plan import plan_split
+from services.runtime.bus import Bus
+from services.runtime.documents import Documents
+from services.runtime.registry import Registry
+from services.runtime.service import Endpoint, Route, Service
+
+_LOOK_AGAIN_S = 0.25
+_SLOTS = 4
+
+
+class Planner:
+    """The handlers, with the settings and the ports they need."""
+
+    def __init__(
+        self,
+        settings: config.settings.Planner,
+        documents: Documents,
+        registry: Registry,
+        from_hub: reading.ReadFromHub = reading.from_hub,
+    ) -> None:
+        self._settings = settings
+        self._documents = documents
+        self._registry = registry
+        self._from_hub = from_hub
+
+    async def plan(self, ready: MetadataReady) -> Sequence[Fact]:
+        """The one plan of this metadata: what lives now decides, what is stored stays decided."""
+        metadata, document = await reading.read(ready, self._documents, self._from_hub)
+        make = functools.partial(self._make, metadata, ready)
+        plan = await self._when_nodes_suffice(make, ready.available_nodes)
+        name = f"{plan.plan_id}.json"
+        return (
+            SplitPlanned(
+                origin=ready.origin,
+                job_id=ready.job_id,
+                generation=ready.generation,
+                request=ready.request,
+                plan_id=plan.plan_id,
+                model_name=plan.model_name,
+                revision=plan.revision,
+                strategy=plan.strategy,
+                node_ids=tuple(a.node_id for a in plan.assignments),
+                bottleneck_s=plan.bottleneck_s,
+                plan=await self._documents.put(encode(plan), name),
+                metadata=document,
+                plan_only=ready.plan_only,
+            ),
+        )
+
+    async def assign(self, planned: SplitPlanned) -> Sequence[Fact]:
+        """Each node's part of the plan as it was stored; the end of a job that only planned."""
+        if planned.plan_only:
+            return (
+                JobCompleted(
+                    origin=planned.origin,
+                    job_id=planned.job_id,
+                    generation=planned.generation,
+                    plan_id=planned.plan_id,
+                ),
+            )
+        plan = await self._documents.load(planned.plan, SplitPlan)
+        facts: tuple[NodeAssigned, ...] = assigned(planned, plan)
+        return facts
+
+    async def preview(self, question: PreviewRequest) -> PlanAnswer:
+        """A plan without a job, for inline metadata and the given or the live nodes."""
+        if question.metadata is None:
+            raise Permanent(
+                "a preview needs metadata",
+                advice="make it with `williw profile MODEL_DIR` and send it inline",
+            )
+        nodes = question.nodes if question.nodes is not None else await self._live()
+        plan = await anyio.to_thread.run_sync(
+            functools.partial(
+                plan_split, question.metadata, nodes, question.wishes, self._settings
+            ),
+            abandon_on_cancel=True,
+        )
+        return PlanAnswer(plan=plan)
+
+    def _make(
+        self, metadata: ModelMetadata, ready: MetadataReady, nodes: Sequence[Node]
+    ) -> SplitPlan:
+        return plan_split(
+            metadata,
+            nodes,
+            ready.request.policy,
+            self._settings,
+            origin=ready.origin,
+            generation=ready.generation,
+            model_url=model_url(ready.request.model_name),
+            revision=ready.revision or metadata.revision,
+            metadata_sha256=ready.sha256,
+        )
+
+    async def _when_nodes_suffice(
+        self, make: functools.partial[SplitPlan], given: Sequence[Node] | None
+    ) -> SplitPlan:
+        """The plan for the given nodes, or for live ones; waits a while for enough to come."""
+        if given is not None:
+            return await anyio.to_thread.run_sync(make, given, abandon_on_cancel=True)
+        deadline = anyio.current_time() + self._settings.wait_for_nodes_s
+        seen: Sequence[Node] = ()
+        while True:
+            nodes = await self._live()
+            too_late = anyio.current_time() >= deadline
+            if nodes != seen or too_late:
+                seen = nodes
+                try:
+                    return await anyio.to_thread.run_sync(make, nodes, abandon_on_cancel=True)
+                except (Infeasible, NoNodes):
+                    if too_late:
+                        raise
+            await anyio.sleep(_LOOK_AGAIN_S)
+
+    async def _live(self) -> tuple[Node, ...]:
+        return tuple(entry.node for entry in await self._registry.nodes())
+
+
+def model_url(model_name: str) -> str:
+    """Where the model is: its page on the Hub, or its directory at the origin."""
+    if model_name.startswith("/"):
+        return PurePosixPath(model_name).as_uri()
+    return f"https://huggingface.co/{model_name}"
+
+
+def build(settings: Settings, bus: Bus) -> Service:
+    """The planner; it can run anywhere, in several copies."""
+    planner = Planner(settings.planner, bus.documents, bus.registry)
+    return Service(
+        "planner",
+        routes=(
+            Route(METADATA_READY, planner.plan, slots=_SLOTS),
+            Route(SPLIT_PLANNED, planner.assign, slots=_SLOTS),
+        ),
+        endpoints=(Endpoint(API_PREVIEW, planner.preview),),
+    )
