@@ -1,0 +1,1 @@
+"""The Hub and the metadata store; the only room that knows huggingface_hub."""

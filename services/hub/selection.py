@@ -1,0 +1,168 @@
+"""Which files of a repository or directory make the model: one set of weights and its companions.
+
+Safetensors are preferred; of several formats, precisions or copies of the same weights one is
+taken.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from services.hub.failures import UnsafeName, UnusableModel
+
+WeightFormat = Literal["safetensors", "pickle"]
+INDEX = ".index.json"
+
+_PART = re.compile(r"^(?P<stem>.+)-(?P<k>\d{5})-of-(?P<n>\d{5})(?P<suffix>\.\w+)$")
+_PLAIN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,199}(/[A-Za-z0-9][A-Za-z0-9_.-]{0,199})?$")
+_COMPANION = re.compile(
+    r"\.(json|txt|model|tiktoken|jinja|py|vocab|merges|spm|bpe)$|^(LICEN[CS]E|NOTICE|USE_POLICY)[^/]*$"
+)
+_MODULE = re.compile(r"^(\d+_\w+|additional_chat_templates)/")
+_NOT_WEIGHTS = re.compile(
+    r"^(consolidated|adapter_model|optimizer|scheduler|training_args|rng_state)"
+)
+_NOT_COMPANIONS = frozenset({"trainer_state.json", "all_results.json", "train_results.json"})
+_SUFFIXES: dict[WeightFormat, tuple[str, ...]] = {
+    "safetensors": (".safetensors",),
+    "pickle": (".bin", ".pth", ".pt"),
+}
+_STEMS = ("model", "pytorch_model")
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a model; `sha256` is an LFS file's digest, `git_oid` the blob id of any other."""
+
+    path: str
+    size_bytes: int
+    sha256: str = ""
+    git_oid: str = ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is needed of a model: its weights, all of one format, and the files beside them."""
+
+    format: WeightFormat
+    weights: tuple[File, ...]
+    companions: tuple[File, ...]
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """Everything, in the order of names."""
+        return tuple(sorted((*self.weights, *self.companions), key=lambda file: file.path))
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of everything."""
+        return sum(file.size_bytes for file in self.files)
+
+
+def choose(model_name: str, files: Iterable[File]) -> Choice:
+    """The files to use; UnsafeName and UnusableModel say why a model cannot be used."""
+    listed = tuple(files)
+    for file in listed:
+        _checked(model_name, file.path)
+    plain = [file for file in listed if _PLAIN.match(file.path)]
+    for weight_format in ("safetensors", "pickle"):
+        weights = _weights(model_name, plain, weight_format)
+        if weights:
+            return Choice(weight_format, weights, _companions(plain, weights))
+    raise _unusable(model_name, [file.path for file in listed])
+
+
+def _checked(model_name: str, path: str) -> None:
+    steps = path.split("/")
+    if "\\" in path or not path.isprintable() or any(s in ("", ".", "..") for s in steps):
+        raise UnsafeName(
+            model_name,
+            f"a file is called {path[:200]!r}, which could leave the model's directory",
+            advice="do not use this repository; report it to the Hub",
+        )
+
+
+def _weights(model_name: str, files: Sequence[File], kind: WeightFormat) -> tuple[File, ...]:
+    """The best family of weight files at the top level: `model` before others, whole ones only."""
+    families: dict[str, list[File]] = {}
+    for file in files:
+        if "/" in file.path or not file.path.endswith(_SUFFIXES[kind]):
+            continue
+        if not _NOT_WEIGHTS.match(file.path):
+            families.setdefault(_family(file.path), []).append(file)
+    if not families:
+        return ()
+    ranked = sorted(families, key=lambda family: _rank(family, families[family]))
+    whole = next((f for f in ranked if not _missing(families[f])), None)
+    if whole is None:
+        first = families[ranked[0]]
+        raise UnusableModel(
+            model_name,
+            f"of its weight files {', '.join(_missing(first)[:4])} are missing",
+            advice="the upload is not finished or the copy not whole; ask for another revision",
+        )
+    return tuple(sorted(families[whole], key=lambda file: file.path))
+
+
+def _family(path: str) -> str:
+    """`model-of-00003` for a part, so that a whole copy beside the parts is another family."""
+    part = _PART.match(path)
+    return f"{part['stem']}-of-{part['n']}" if part else path.rpartition(".")[0]
+
+
+def _rank(family: str, files: Sequence[File]) -> tuple[int, bool, int, str]:
+    """Known names before variants (`model.fp16`), one file before parts as loaders do, larger."""
+    stem, in_parts, _ = family.partition("-of-")
+    known = _STEMS.index(stem) if stem in _STEMS else len(_STEMS)
+    return known, bool(in_parts), -sum(file.size_bytes for file in files), family
+
+
+def _missing(files: Sequence[File]) -> list[str]:
+    parts = [part for part in (_PART.match(file.path) for file in files) if part]
+    if not parts:
+        return []
+    there = {int(part["k"]) for part in parts}
+    first, count = parts[0], int(parts[0]["n"])
+    return [
+        f"{first['stem']}-{k:05d}-of-{first['n']}{first['suffix']}"
+        for k in range(1, count + 1)
+        if k not in there
+    ]
+
+
+def _companions(files: Sequence[File], weights: Sequence[File]) -> tuple[File, ...]:
+    """Configuration, tokenizer, templates, code, licence, and the index of the chosen weights."""
+    part = _PART.match(weights[0].path)
+    index = f"{part['stem']}{part['suffix']}{INDEX}" if part else f"{weights[0].path}{INDEX}"
+    chosen = []
+    for file in files:
+        folder, _, name = file.path.rpartition("/")
+        if folder and not _MODULE.match(file.path):
+            continue
+        if name.endswith(INDEX) and file.path != index:
+            continue
+        dense = folder and name.endswith(".safetensors")
+        if (_COMPANION.search(name) and name not in _NOT_COMPANIONS) or dense:
+            chosen.append(file)
+    return tuple(chosen)
+
+
+def _unusable(model_name: str, paths: Sequence[str]) -> UnusableModel:
+    names = " ".join(paths)
+    if "adapter_model" in names:
+        reason, advice = "holds an adapter, not a model", "ask for the model it was trained on"
+    elif ".gguf" in names:
+        reason = "holds GGUF weights only, which williw does not cut"
+        advice = "ask for the repository it was converted from, which has safetensors"
+    elif "consolidated" in names:
+        reason = "holds its weights in their maker's own layout only (consolidated.*)"
+        advice = "ask for the version in the Hugging Face layout, often named -hf"
+    elif any("/" in path and path.endswith(".safetensors") for path in paths):
+        reason = "has no weights at its top level: it is made of several models"
+        advice = "williw splits one transformer; copy its folder and ask for that directory"
+    else:
+        held = sorted({f".{path.rpartition('.')[2]}" for path in paths if "." in path})[:8]
+        reason = f"holds no safetensors weights (it has {' '.join(held) or 'nothing'})"
+        advice = "ask for a model that has model.safetensors, or convert it with save_pretrained"
+    return UnusableModel(model_name, reason, advice=advice)

@@ -1,0 +1,1 @@
+"""Puts a model's metadata where every planner can read it."""
