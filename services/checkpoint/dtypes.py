@@ -35,3 +35,4 @@ DTYPES: dict[str, Dtype] = {
     "F64": Dtype(64, "torch.float64"),
     "C64": Dtype(64, "torch.complex64"),
 }
+BITS = {name: kind.bits for name, kind in DTYPES.items()}

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from services.checkpoint.dtypes import DTYPES
+from services.checkpoint.dtypes import BITS
 from services.checkpoint.failures import BadHeader
 from services.checkpoint.strict import duplicate_key, repeated_key
 
@@ -25,8 +26,8 @@ MAX_NAME_CHARS = 1024
 MAX_RANK = 64
 PREFIX_BYTES = 8
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_ESCAPING = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.?([/\\]|$)")
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f]|^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.?([/\\]|$)")
+_MARKS = (b"/", b"\\", b"\x7f", b'"."', b'".."')  # no name can be unsafe without one of these
 _UNREADABLE = (msgspec.MsgspecError, RecursionError, ValueError)  # every way JSON can fail here
 _Size = Annotated[int, Meta(ge=0, le=2**62)]
 
@@ -113,6 +114,7 @@ def parse_header(body: bytes, file_size: int, name: str) -> Header:
     """
     entries = _decode(body, name)
     metadata = _metadata_of(entries.pop("__metadata__", None), name)
+    _check_names(entries, body, name)
     tensors = [_entry(key, raw, name) for key, raw in entries.items()]
     tensors.sort(key=attrgetter("begin", "end"))
     data_start = PREFIX_BYTES + len(body)
@@ -157,29 +159,31 @@ def _said(error: Exception) -> str:
 
 
 def _entry(key: str, raw: msgspec.Raw, name: str) -> TensorEntry:
-    _check_name(key, name)
     try:
         info = _INFO.decode(raw)
     except _UNREADABLE as error:
         raise BadHeader(name, f"has tensor {key[:80]} whose entry {_said(error)}") from None
-    kind = DTYPES.get(info.dtype)
-    if kind is None:
+    bits = BITS.get(info.dtype)
+    if bits is None:
         raise BadHeader(name, f"has tensor {key[:80]} of unknown dtype {info.dtype[:40]!r}")
     begin, end = info.data_offsets
-    if math.prod(info.shape) * kind.bits != (end - begin) * 8:
+    if math.prod(info.shape) * bits != (end - begin) * 8:
         raise BadHeader(
             name,
             f"gives tensor {key[:80]} the bytes [{begin}, {end}), which is not its shape "
             f"{list(info.shape)} in {info.dtype}",
         )
-    return TensorEntry(key, info.dtype, info.shape, begin, end)
+    return TensorEntry(key, sys.intern(info.dtype), info.shape, begin, end)
 
 
-def _check_name(key: str, name: str) -> None:
-    if not key or len(key) > MAX_NAME_CHARS:
-        raise BadHeader(name, f"has a tensor name of {len(key)} characters")
-    if _CONTROL.search(key) or _ESCAPING.search(key):
-        raise BadHeader(name, f"has a tensor name that could escape: {key[:80]!r}")
+def _check_names(names: Iterable[str], body: bytes, name: str) -> None:
+    """One look at the whole header spares most of them a look at each name."""
+    suspicious = any(mark in body for mark in _MARKS)
+    for key in names:
+        if not 0 < len(key) <= MAX_NAME_CHARS:
+            raise BadHeader(name, f"has a tensor name of {len(key)} characters")
+        if suspicious and _UNSAFE.search(key):
+            raise BadHeader(name, f"has a tensor name that could escape: {key[:80]!r}")
 
 
 def _check_coverage(tensors: Iterable[TensorEntry], data_bytes: int, name: str) -> None:
