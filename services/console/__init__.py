@@ -1,0 +1,1 @@
+"""The `williw` command line: one small file of commands for each subject; nobody imports it."""
