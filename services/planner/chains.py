@@ -42,6 +42,7 @@ class Demands:
 
 
 NO_DEMANDS = Demands()
+_NEAR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -59,31 +60,25 @@ def bottleneck(line: Line, offers: Sequence[Offer], chain: Chain) -> float:
     return max(line.seconds(offers[s.offer], s.start, s.end) for s in chain)
 
 
-def simple_bound(line: Line, offers: Sequence[Offer]) -> float:
-    """All work over all compute, and the largest unit on the fastest node that can hold one."""
-    total = sum(offer.rate for offer in offers)
-    fastest = max(offer.rate for offer in offers)
-    return max(line.work_sums[-1] / total * (1 - 1e-12), max(line.works) / fastest)
-
-
 def smallest(
     line: Line, offers: Sequence[Offer], oracle: Oracle, lower_s: float, chain: Chain
 ) -> tuple[Chain, float]:
     """The best chain and a proven lower bound, for an oracle that is exact at every limit.
 
     Every feasible probe snaps to the time its chain really takes, and the last probe is at the
-    largest double below it: refused there, no smaller time exists. Limits are halved between.
+    largest double below it: refused there, no smaller time exists. Limits are halved before.
     """
     best, best_s, low_s = chain, bottleneck(line, offers, chain), lower_s
-    just_below = True
+    lowered = False
     while low_s < best_s:
         below = math.nextafter(best_s, 0.0)
-        limit = below if just_below else max(low_s, low_s + (below - low_s) / 2)
+        near = best_s - low_s <= _NEAR * best_s and not lowered
+        limit = below if near else min(below, low_s + (best_s - low_s) / 2)
         found = oracle(limit)
         if found is not None:
             best, best_s = found, bottleneck(line, offers, found)
-            just_below = best_s - low_s <= 1e-9 * best_s
+            lowered = near
         else:
+            lowered = False
             low_s = math.nextafter(limit, math.inf)
-            just_below = limit < below
     return best, min(low_s, best_s)

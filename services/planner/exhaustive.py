@@ -1,7 +1,7 @@
 """Every set of a few nodes in every order, exactly: which positions of the line each set can reach.
 
 Positions are bits of an integer, so that a pinned or shortened range is as easy as a full one. For
-at most `MOST_NODES` nodes; time 2**nodes × nodes × units, no numpy.
+a few nodes only: time 2**nodes × nodes × units, no numpy.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from services.planner.chains import Chain, Demands, Stage
 from services.planner.line import Line, Offer
 
-MOST_NODES = 8
+
+def steps(line: Line, offers: Sequence[Offer]) -> int:
+    """How many steps one limit takes."""
+    return (1 << min(len(offers), 62)) * len(offers) * len(line)
 
 
 def feasible(line: Line, offers: Sequence[Offer], demands: Demands, limit_s: float) -> Chain | None:

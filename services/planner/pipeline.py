@@ -1,20 +1,19 @@
-"""The `pipeline` strategy: which exact method a problem admits, and the best chain it finds."""
+"""The `pipeline` strategy: which exact method a problem admits, and the best chain it finds.
+
+numpy and HiGHS are imported when a problem needs them: a few nodes need neither.
+"""
 
 import functools
 import math
 from collections.abc import Sequence
 
 from services.planner import exhaustive, ordered
-from services.planner.chains import (
-    NO_DEMANDS,
-    Answer,
-    Chain,
-    Demands,
-    bottleneck,
-    simple_bound,
-    smallest,
-)
+from services.planner.bounds import lower_bound
+from services.planner.chains import NO_DEMANDS, Answer, Chain, Demands, Oracle, bottleneck, smallest
 from services.planner.line import Line, Offer
+
+_FEW_STEPS = 2_000
+_MOST_TRANSITIONS = 1 << 23
 
 
 def solve(line: Line, offers: Sequence[Offer], demands: Demands = NO_DEMANDS) -> Answer | None:
@@ -22,37 +21,44 @@ def solve(line: Line, offers: Sequence[Offer], demands: Demands = NO_DEMANDS) ->
 
     The proof names the argument: the bound is a theorem for this input, never an estimate.
     """
-    lower_s = simple_bound(line, offers)
     if demands.order:
         oracle = functools.partial(ordered.feasible, line, offers, demands, demands.order)
-        return _exact(line, offers, oracle, lower_s, "order given: parametric search")
-    if len(offers) <= exhaustive.MOST_NODES:
+        return _exact(line, offers, oracle, "order given: parametric search")
+    if demands or exhaustive.steps(line, offers) <= _FEW_STEPS:
         oracle = functools.partial(exhaustive.feasible, line, offers, demands)
-        return _exact(line, offers, oracle, lower_s, "every set and order of the nodes")
-    oracle = functools.partial(ordered.feasible, line, offers, demands, range(len(offers)))
+        return _exact(line, offers, oracle, "every set and order of the nodes")
+    return _vectorised(line, offers)
+
+
+def _exact(line: Line, offers: Sequence[Offer], oracle: Oracle, proof: str) -> Answer | None:
     first = oracle(math.inf)
     if first is None:
         return None
-    chain, _ = smallest(line, offers, oracle, lower_s, first)
-    return _answer(line, offers, chain, lower_s, "all work over all compute")
+    chain, bound_s = smallest(line, offers, oracle, lower_bound(line, offers), first)
+    return answer(line, offers, chain, bound_s, proof)
 
 
-def _exact(
-    line: Line,
-    offers: Sequence[Offer],
-    oracle: functools.partial[Chain | None],
-    lower_s: float,
-    proof: str,
-) -> Answer | None:
-    first = oracle(math.inf)
-    if first is None:
-        return None
-    chain, bound_s = smallest(line, offers, oracle, lower_s, first)
-    return _answer(line, offers, chain, bound_s, proof)
+def _vectorised(line: Line, offers: Sequence[Offer]) -> Answer | None:
+    from services.planner import identical, multisets
+    from services.planner.table import Table
+
+    if identical.applies(line):
+        found = identical.best(line, offers)
+        proof = "identical blocks: closed form"
+        return found and answer(line, offers, *found, proof)
+    table = Table(line, offers)
+    if multisets.transitions(table.counts) <= _MOST_TRANSITIONS:
+        programme = multisets.Multisets(table)
+        first = programme.feasible(math.inf)
+        if first is None:
+            return None
+        chain, bound_s = smallest(line, offers, programme.feasible, table.lower_bound(), first)
+        return answer(line, offers, chain, bound_s, "dynamic programme over sets of nodes")
+    oracle = functools.partial(ordered.feasible, line, offers, NO_DEMANDS, range(len(offers)))
+    return _exact(line, offers, oracle, "all work over all compute")
 
 
-def _answer(
-    line: Line, offers: Sequence[Offer], chain: Chain, bound_s: float, proof: str
-) -> Answer:
+def answer(line: Line, offers: Sequence[Offer], chain: Chain, bound_s: float, proof: str) -> Answer:
+    """The chain as an answer: its time, and the bound, which is never above it."""
     time_s = bottleneck(line, offers, chain)
     return Answer(chain, time_s, min(bound_s, time_s), proof)

@@ -1,0 +1,78 @@
+"""How far each kind of node reaches from each unit, for all kinds and units at once (numpy)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from services.planner.bounds import least_feasible
+from services.planner.line import Line, Offer
+
+Ints = npt.NDArray[np.int64]
+
+
+class Table:
+    """One row for each kind of node (same rate, memory and disk), one column for each start.
+
+    `members` are the offers of each kind, `held` the furthest ends within memory and disk.
+    """
+
+    def __init__(self, line: Line, offers: Sequence[Offer]) -> None:
+        self.line = line
+        grouped: dict[tuple[float, int, int], list[int]] = {}
+        for k, offer in enumerate(offers):
+            grouped.setdefault((offer.rate, offer.memory, offer.disk), []).append(k)
+        self.members = list(grouped.values())
+        self.counts = tuple(len(members) for members in self.members)
+        self.rates = np.array([rate for rate, _, _ in grouped])
+        self.sums = np.array(line.work_sums, dtype=np.int64)
+        self.held = np.minimum(
+            _reach(line, line.memory_sums, np.array([m for _, m, _ in grouped], dtype=np.int64)),
+            _reach(line, line.disk_sums, np.array([d for _, _, d in grouped], dtype=np.int64)),
+        )
+        self.most = (self.sums[self.held] - self.sums[:-1]).max(axis=1)
+
+    def caps(self, limit_s: float) -> Ints:
+        """The most work of each kind under the limit, exactly as `line.work_cap`."""
+        total = int(self.sums[-1])
+        caps = np.minimum(limit_s * self.rates, float(total)).astype(np.int64)
+        caps += ((caps + 1) / self.rates <= limit_s) & (caps < total)
+        caps -= caps / self.rates > limit_s
+        return caps
+
+    def ends(self, limit_s: float) -> Ints:
+        """For every kind and start the furthest end within memory, disk and the limit."""
+        caps = self.caps(limit_s)
+        reached = np.searchsorted(self.sums, self.sums[None, :-1] + caps[:, None], "right") - 1
+        return np.minimum(reached, self.held)
+
+    def lower_bound(self) -> float:
+        """The time at which the work fits when every node does any range it can hold, or more."""
+        total, counts = int(self.sums[-1]), np.array(self.counts)
+
+        def enough(limit_s: float) -> bool:
+            return bool((np.minimum(self.caps(limit_s), self.most) * counts).sum() >= total)
+
+        heaviest = int(np.argmax(np.array(self.line.works)))
+        holds = self.held[:, heaviest] > heaviest
+        unit_s = self.line.works[heaviest] / self.rates[holds].max() if holds.any() else 0.0
+        top_s = float((self.most / self.rates).max())
+        if not enough(top_s):
+            return float(unit_s)
+        ideal_s = total / float((self.rates * counts).sum()) * (1 - 1e-12)
+        work_s = least_feasible(enough, min(ideal_s, top_s), top_s, tolerance=1e-9)
+        return float(max(unit_s, work_s))
+
+
+def _reach(line: Line, sums: Sequence[int], rooms: Ints) -> Ints:
+    """The furthest end from every start for each room; the last unit may need a tied copy."""
+    count = len(line)
+    prefix = np.array(sums, dtype=np.int64)
+    room = np.minimum(rooms, int(prefix[-1]) + line.tie_bytes)[:, None]
+    ends = np.searchsorted(prefix, prefix[None, :-1] + room, "right") - 1
+    if line.tie_bytes:
+        starts = np.arange(count)
+        copy = np.where(starts > line.tie_unit, line.tie_bytes, 0)
+        over = (prefix[-1] - prefix[:-1] + copy)[None, :] > room
+        ends = np.where((ends == count) & over, np.maximum(count - 1, starts), ends)
+    return ends
