@@ -14,26 +14,50 @@ FileName = Annotated[
     str,
     Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,199}(/[A-Za-z0-9][A-Za-z0-9_.-]{0,199})?$(?!\n)"),
 ]
+# A file of the model, as its publisher named it: in the directory itself, or one folder below.
+SourceName = Annotated[
+    str,
+    Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+@=, -]*(/[A-Za-z0-9_][A-Za-z0-9_.+@=, -]*)?$(?!\n)"),
+]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 
 
-class StageFile(msgspec.Struct, frozen=True, kw_only=True):
-    """One file of a stage: its length, its BLAKE3 digest, and the digest of each of its chunks.
+class StageTensor(msgspec.Struct, frozen=True, kw_only=True):
+    """One tensor of a stage file: bytes [`start`, `start` + `size_bytes`) of that file.
 
-    Chunk k is bytes [k × chunk_bytes, min((k + 1) × chunk_bytes, size_bytes)). `shared` marks a
-    file that is the same in every stage of the plan (configuration, tokenizer).
+    They are bytes [`source_start`, …) of file `source` of the model. `dtype` is safetensors' name.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[Count, ...]
+    start: Count
+    size_bytes: Count
+    source: SourceName
+    source_start: Count
+
+
+class StageFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of a stage: its length, the BLAKE3 digest of each chunk, and a digest that names it.
+
+    Chunk k is bytes [k × chunk_bytes, min((k + 1) × chunk_bytes, size_bytes)). `digest` is BLAKE3
+    of the length (8 bytes, little endian) and the chunks' digests in order: the same content cut
+    the same way has the same name on every node. `source` names the model's file that this one is
+    byte for byte; a safetensors file has `tensors`, after a header of `data_start` bytes.
     """
 
     name: FileName
     size_bytes: Count
-    blake3: Digest
+    digest: Digest
     chunk_bytes: PositiveCount
     chunks: tuple[Digest, ...]
-    shared: bool = False
+    source: SourceName | None = None
+    data_start: Count = 0
+    tensors: tuple[StageTensor, ...] = ()
 
 
 class StageManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """Every file of one node's stage directory; `digest` in `StageReady` is this document's."""
+    """Every file of one node's stage directory; this document's SHA-256 names the stage."""
 
     plan_id: PlanId
     model_name: str
@@ -55,11 +79,22 @@ class StageReady(msgspec.Struct, frozen=True, kw_only=True):
     manifest: Document
 
 
+class Access(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may fetch what of a plan: the SHA-256 of each node's token, and the files by digest.
+
+    A token is 256 random bits, so its digest may be read by anybody and lets nobody in.
+    """
+
+    tokens: dict[NodeId, Sha256]
+    files: tuple[Digest, ...]
+
+
 class ShardsReady(Fact, frozen=True, kw_only=True):
-    """The origin can serve every stage of the plan."""
+    """The origin can serve every stage of the plan; `access` holds or references an `Access`."""
 
     plan_id: PlanId
     stages: tuple[StageReady, ...]
+    access: Document | None = None
 
 
 class ReceivedBytes(msgspec.Struct, frozen=True, kw_only=True):
