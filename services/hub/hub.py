@@ -18,6 +18,7 @@ from services.hub.together import side_by_side
 if TYPE_CHECKING:
     from httpx2 import AsyncClient
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 HEADER_GUESS_BYTES = 100_000
 """What is asked of a file at first: most headers are shorter, and need no second request."""
@@ -90,7 +91,10 @@ async def resolve(model_name: str, revision: str = "main") -> Snapshot:
 
 
 def cached(model_name: str, commit: str) -> Snapshot | None:
-    """What the Hub's own cache on this disk says of a commit, without asking the Hub."""
+    """What the Hub's own cache on this disk says of a commit, without asking the Hub.
+
+    The library tells of LFS files there only their pointer's id, not their digest.
+    """
     from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
@@ -98,23 +102,15 @@ def cached(model_name: str, commit: str) -> Snapshot | None:
         tree = get_cached_repo_tree(model_name, revision=commit, cache_dir=client.cache_directory())
     except (CachedRepoTreeNotFoundError, OSError):
         return None
-    files = tuple(
-        File(
-            path=entry.path,
-            size_bytes=entry.size,
-            sha256=entry.lfs.sha256 if entry.lfs else "",
-            git_oid="" if entry.lfs else entry.blob_id,
-        )
-        for entry in tree
-    )
-    return Snapshot(model_name, commit, files)
+    files = (File(entry.path, entry.size, git_oid=entry.blob_id) for entry in tree)
+    return Snapshot(model_name, commit, tuple(files))
 
 
 def cached_directory(snapshot: Snapshot, files: Sequence[File]) -> Path | None:
     """The directory of the Hub's own cache, where it holds all of `files` at this commit.
 
     Its files are links to blobs that are named by their digests; a file counts when the blob has
-    the right name and size.
+    the right size and name (any digest's, where ours is not known).
     """
     from huggingface_hub.file_download import repo_folder_name
 
@@ -126,7 +122,8 @@ def cached_directory(snapshot: Snapshot, files: Sequence[File]) -> Path | None:
         blob = (directory / file.path).resolve()
         if not blob.is_file() or blob.stat().st_size != file.size_bytes:
             return None
-        if blob.name not in (file.sha256, file.git_oid):
+        digest_unknown = not file.sha256 and _SHA256.fullmatch(blob.name)
+        if blob.name not in (file.sha256, file.git_oid) and not digest_unknown:
             return None
     return directory
 

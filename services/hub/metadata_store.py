@@ -117,6 +117,10 @@ async def _commit(repo: str, file: str, body: bytes, parent: str, message: str) 
             if error.response.status_code in (409, 412):
                 raise Overtaken(f"{repo}: another commit came first") from None
             raise
+        except RuntimeError as error:  # how the library wraps what went wrong with a large file
+            if isinstance(error.__cause__, HfHubHTTPError):
+                raise error.__cause__ from None
+            raise HubUnavailable(f"{repo}: {file} was not uploaded") from None
         return info.oid
 
     return await client.call(repo, ask, timeout_s=_TIMEOUT_S)

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 from aiohttp import web
 
@@ -37,7 +38,9 @@ async def send_file(
     await response.prepare(request)
     if fault.stall_s:
         await asyncio.sleep(fault.stall_s)
-    if request.method != "HEAD":
+    if request.method == "HEAD":
+        return response
+    with suppress(ConnectionResetError):  # clients are killed and cancelled here
         async for sent in _send(response, file, start, start + length, fault):
             seen.body_bytes += sent
             if fault.drop_after_bytes == seen.body_bytes:

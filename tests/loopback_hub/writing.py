@@ -33,7 +33,8 @@ async def create(
     repo_id = f"{asked.get('organization') or 'loopback'}/{asked['name']}"
     if repo_id in hub.repos:
         raise HubError(409, "", "You already created this model repo")
-    repo = hub.repos[repo_id] = Repo(repo_id, private=bool(asked.get("private")))
+    private = asked.get("private") or asked.get("visibility") == "private"
+    repo = hub.repos[repo_id] = Repo(repo_id, private=bool(private))
     repo.commit(files_of({".gitattributes": b"*.safetensors filter=lfs\n"}))
     return web.json_response({"url": f"{hub.url}/{repo_id}", "name": repo_id})
 

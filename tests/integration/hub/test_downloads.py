@@ -29,7 +29,7 @@ from tests.loopback_hub.faults import Fault
 from tests.loopback_hub.server import LoopbackHub
 
 WEIGHTS = bytes(range(256)) * 4096 * 3
-FILES: dict[str, bytes | Path] = {
+FILES = {
     "config.json": b'{"model_type": "bert"}',
     "tokenizer.json": b"{}" * 100,
     "model-00001-of-00002.safetensors": WEIGHTS,
@@ -70,6 +70,16 @@ async def downloaded(
     return fact
 
 
+def held(fact: ModelDownloaded) -> dict[str, bytes]:
+    directory = Path(fact.model_path)
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
+
+
+def visible(settings: Settings) -> list[str]:
+    return [path.name for path in (settings.origin_dir / "models").glob("org--model@*")]
+
+
 async def test_a_model_arrives_whole_with_only_the_files_it_needs(
     hub: LoopbackHub, settings: Settings
 ) -> None:
@@ -77,12 +87,10 @@ async def test_a_model_arrives_whole_with_only_the_files_it_needs(
     fact = await downloaded(settings, "org/model")
     assert fact.revision == commit
     assert fact.files_downloaded == WANTED
-    assert fact.total_size_bytes == sum(len(FILES[name]) for name in WANTED)  # type: ignore[arg-type]
+    assert fact.total_size_bytes == sum(len(FILES[name]) for name in WANTED)
     assert fact.total_size_mb == fact.total_size_bytes / 1024 / 1024
-    found = Path(fact.model_path)
-    assert found.name == f"org--model@{commit[:22]}"
-    assert {str(p.relative_to(found)) for p in found.rglob("*")} == set(WANTED)
-    assert all((found / name).read_bytes() == FILES[name] for name in WANTED)
+    assert Path(fact.model_path).name == f"org--model@{commit[:22]}"
+    assert held(fact) == {name: FILES[name] for name in WANTED}
 
 
 async def test_a_second_download_asks_once_which_commit_it_is_and_moves_nothing(
@@ -198,7 +206,7 @@ async def test_too_small_a_disk_is_said_before_a_byte_moves(
     )
     with pytest.raises(NotEnoughDisk) as refused:
         await downloaded(greedy, "org/model")
-    assert refused.value.needed_bytes == sum(len(FILES[name]) for name in WANTED)  # type: ignore[arg-type]
+    assert refused.value.needed_bytes == sum(len(FILES[name]) for name in WANTED)
     assert 0 < refused.value.free_bytes < 1 << 60
     assert hub.file_bytes == 0
 
@@ -244,7 +252,7 @@ async def test_a_transfer_that_goes_wrong_once_is_mended_on_the_spot(
     hub.add("org/model", FILES)
     hub.fail(fault)
     fact = await downloaded(settings, "org/model")
-    assert all((Path(fact.model_path) / name).read_bytes() == FILES[name] for name in WANTED)
+    assert held(fact) == {name: FILES[name] for name in WANTED}
     assert fault.times == 0
 
 
@@ -257,7 +265,7 @@ async def test_a_file_whose_bytes_are_wrong_twice_is_refused_and_never_visible(
         await downloaded(settings, "org/model")
     assert refused.value.path == "model-00002-of-00002.safetensors"
     assert refused.value.expected != refused.value.found
-    assert list((settings.origin_dir / "models").glob("org--model@*")) == []
+    assert visible(settings) == []
 
 
 async def test_a_server_without_ranges_sends_the_file_again_from_its_start(
@@ -267,8 +275,7 @@ async def test_a_server_without_ranges_sends_the_file_again_from_its_start(
     hub.fail(Fault("/cdn/.*/model-00001", drop_after_bytes=1 << 20))
     hub.fail(Fault("/cdn/.*/model-00001", no_ranges=True, times=99))
     fact = await downloaded(settings, "org/model")
-    name = "model-00001-of-00002.safetensors"
-    assert (Path(fact.model_path) / name).read_bytes() == FILES[name]
+    assert held(fact) == {name: FILES[name] for name in WANTED}
 
 
 async def test_names_that_leave_the_directory_are_refused(
