@@ -14,7 +14,7 @@ from services.hub.failures import UnsafeName, UnusableModel
 WeightFormat = Literal["safetensors", "pickle"]
 INDEX = ".index.json"
 
-_PART = re.compile(r"^(?P<stem>.+)-(?P<k>\d{5})-of-(?P<n>\d{5})(?P<suffix>\.\w+)$")
+_PART = re.compile(r"^(?P<stem>.+)-(?P<k>\d+)-of-(?P<n>\d{1,6})(?P<suffix>\.\w+)$")
 _PLAIN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,199}(/[A-Za-z0-9][A-Za-z0-9_.-]{0,199})?$")
 _COMPANION = re.compile(
     r"\.(json|txt|model|tiktoken|jinja|py|vocab|merges|spm|bpe)$|^(LICEN[CS]E|NOTICE|USE_POLICY)[^/]*$"
@@ -84,7 +84,10 @@ def _checked(model_name: str, path: str) -> None:
 
 
 def _weights(model_name: str, files: Sequence[File], kind: WeightFormat) -> tuple[File, ...]:
-    """The best family of weight files at the top level: `model` before others, whole ones only."""
+    """The best whole family of weight files at the top level.
+
+    Files with names of their own choosing belong together when there is an index.
+    """
     families: dict[str, list[File]] = {}
     for file in files:
         if "/" in file.path or not file.path.endswith(_SUFFIXES[kind]):
@@ -94,15 +97,20 @@ def _weights(model_name: str, files: Sequence[File], kind: WeightFormat) -> tupl
     if not families:
         return ()
     ranked = sorted(families, key=lambda family: _rank(family, families[family]))
-    whole = next((f for f in ranked if not _missing(families[f])), None)
-    if whole is None:
-        first = families[ranked[0]]
+    indexed = any(file.path.endswith(f"{_SUFFIXES[kind][0]}{INDEX}") for file in files)
+    if indexed and _stem(ranked[0]) not in _STEMS:
+        chosen = [file for family in families.values() for file in family]
+    else:
+        whole = next((family for family in ranked if not _missing(families[family])), ranked[0])
+        chosen = families[whole]
+    missing = _missing(chosen)
+    if missing:
         raise UnusableModel(
             model_name,
-            f"of its weight files {', '.join(_missing(first)[:4])} are missing",
+            f"of its weight files {', '.join(missing[:4])} are missing",
             advice="the upload is not finished or the copy not whole; ask for another revision",
         )
-    return tuple(sorted(families[whole], key=lambda file: file.path))
+    return tuple(sorted(chosen, key=lambda file: file.path))
 
 
 def _family(path: str) -> str:
@@ -111,21 +119,27 @@ def _family(path: str) -> str:
     return f"{part['stem']}-of-{part['n']}" if part else path.rpartition(".")[0]
 
 
+def _stem(family: str) -> str:
+    return family.partition("-of-")[0]
+
+
 def _rank(family: str, files: Sequence[File]) -> tuple[int, bool, int, str]:
     """Known names before variants (`model.fp16`), one file before parts as loaders do, larger."""
-    stem, in_parts, _ = family.partition("-of-")
+    stem = _stem(family)
     known = _STEMS.index(stem) if stem in _STEMS else len(_STEMS)
-    return known, bool(in_parts), -sum(file.size_bytes for file in files), family
+    return known, stem != family, -sum(file.size_bytes for file in files), family
 
 
 def _missing(files: Sequence[File]) -> list[str]:
+    """The names of parts that are not there; some makers count from 0, which is one part more."""
     parts = [part for part in (_PART.match(file.path) for file in files) if part]
     if not parts:
         return []
     there = {int(part["k"]) for part in parts}
     first, count = parts[0], int(parts[0]["n"])
+    width = len(first["k"])
     return [
-        f"{first['stem']}-{k:05d}-of-{first['n']}{first['suffix']}"
+        f"{first['stem']}-{k:0{width}d}-of-{first['n']}{first['suffix']}"
         for k in range(1, count + 1)
         if k not in there
     ]
@@ -133,19 +147,27 @@ def _missing(files: Sequence[File]) -> list[str]:
 
 def _companions(files: Sequence[File], weights: Sequence[File]) -> tuple[File, ...]:
     """Configuration, tokenizer, templates, code, licence, and the index of the chosen weights."""
-    part = _PART.match(weights[0].path)
-    index = f"{part['stem']}{part['suffix']}{INDEX}" if part else f"{weights[0].path}{INDEX}"
+    indices = _indices(weights)
     chosen = []
     for file in files:
         folder, _, name = file.path.rpartition("/")
         if folder and not _MODULE.match(file.path):
             continue
-        if name.endswith(INDEX) and file.path != index:
+        if name.endswith(INDEX) and not indices.fullmatch(file.path):
             continue
         dense = folder and name.endswith(".safetensors")
         if (_COMPANION.search(name) and name not in _NOT_COMPANIONS) or dense:
             chosen.append(file)
     return tuple(chosen)
+
+
+def _indices(weights: Sequence[File]) -> re.Pattern[str]:
+    """The names of an index of these files: parts have one, a whole file has none."""
+    part = _PART.match(weights[0].path)
+    if part:
+        return re.compile(re.escape(f"{part['stem']}{part['suffix']}{INDEX}"))
+    suffix = re.escape(f".{weights[0].path.rpartition('.')[2]}{INDEX}")
+    return re.compile(rf"[^/]+{suffix}" if len(weights) > 1 else r"(?!)")
 
 
 def _unusable(model_name: str, paths: Sequence[str]) -> UnusableModel:
