@@ -22,6 +22,7 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
 
     `compute_required` is GFLOP of one forward pass at the metadata's batch and sequence,
     `dtype` is torch's name (`torch.bfloat16`), `cost_source` the rule that gave the number.
+    `assigned_with` names the packed tensor that these scales or zero points must accompany.
     """
 
     name: str
@@ -33,14 +34,16 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: Count = 0
     decode_compute: NonNegative = 0.0
     cost_source: str = "shape"
+    assigned_with: str | None = None
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):
     """What a pipeline may not cut: consecutive tensors that one node computes together.
 
     Blocks are in execution order. `compute_required` is GFLOP, `decode_compute` GFLOP for one
-    token, `kv_bytes` the key-value cache at the metadata's batch and sequence, `activation_bytes`
-    the peak while the block runs. `together_with` names a block that must share its node.
+    token, `kv_bytes` the key-value cache at the metadata's batch and sequence,
+    `kv_bytes_per_token` what one more token adds below any window, `activation_bytes` the peak
+    while the block runs. `together_with` names a block that must share its node.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     decode_compute: NonNegative = 0.0
     weight_bytes: Count
     kv_bytes: Count = 0
+    kv_bytes_per_token: Count = 0
     activation_bytes: Count = 0
     together_with: str | None = None
     output_bytes: Count = 0

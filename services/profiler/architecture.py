@@ -1,0 +1,112 @@
+"""What a model's config.json says of its architecture, under one name for each thing.
+
+Shapes come from the checkpoint's headers wherever they can; this holds what no header says.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+Config = Mapping[str, Any]
+
+_HEADS = re.compile(r"LMHead|ForCausalLM|ForMaskedLM|ForPreTraining|ForConditionalGeneration")
+_PER_SEQUENCE = re.compile(r"ForSequenceClassification|ForImageClassification|ForMultipleChoice")
+_BITS = {"float64": 64, "float32": 32, "bfloat16": 16, "float16": 16}
+_FULL = ("full_attention", "attention", "global_attention")
+
+
+class Architecture(msgspec.Struct, frozen=True, kw_only=True):
+    """`windows` gives each layer's attention window in tokens, None where it sees everything.
+
+    `top_k` is how many routed experts each token visits, `tied` what the configuration says of the
+    head and the token embedding (None: nothing), `has_head` whether the class computes one,
+    `element_bytes` the size of an activation, 0 where the configuration names no dtype.
+    """
+
+    model_type: str
+    names: tuple[str, ...]
+    hidden: int
+    layers: int
+    top_k: int
+    windows: tuple[int | None, ...]
+    tied: bool | None
+    has_head: bool | None
+    per_sequence_head: bool
+    element_bytes: int
+    quantization: Mapping[str, Any]
+    shared_kv_layers: int
+    layer_types: tuple[str, ...]
+
+
+def read_architecture(config: Config) -> Architecture:
+    """The architecture that a config.json describes; a multimodal model's is its language part."""
+    text = _text_part(config)
+    layers = _number(text, "num_hidden_layers", "n_layer", "num_layers", "n_layers")
+    kinds = text.get("layer_types")
+    names = tuple(str(name) for name in config.get("architectures") or ())
+    dtype = text.get("dtype") or text.get("torch_dtype") or config.get("torch_dtype") or ""
+    quantization = config.get("quantization_config") or text.get("quantization_config") or {}
+    tied = config.get("tie_word_embeddings", text.get("tie_word_embeddings"))
+    return Architecture(
+        model_type=str(config.get("model_type") or "unknown"),
+        names=names,
+        hidden=_number(text, "hidden_size", "n_embd", "d_model", "dim"),
+        layers=layers,
+        top_k=_number(
+            text, "num_experts_per_tok", "experts_per_token", "moe_top_k", "num_experts_per_token"
+        ),
+        windows=tuple(_window(text, index) for index in range(min(layers, 10_000))),
+        tied=tied if isinstance(tied, bool) else None,
+        has_head=any(_HEADS.search(name) for name in names) if names else None,
+        per_sequence_head=any(_PER_SEQUENCE.search(name) for name in names),
+        element_bytes=_BITS.get(str(dtype).removeprefix("torch."), 0) // 8,
+        quantization=quantization if isinstance(quantization, dict) else {},
+        shared_kv_layers=_number(text, "num_kv_shared_layers"),
+        layer_types=tuple(map(str, kinds)) if isinstance(kinds, list) else (),
+    )
+
+
+def _text_part(config: Config) -> Config:
+    for key in ("text_config", "llm_config", "language_config", "thinker_config"):
+        part = config.get(key)
+        if isinstance(part, dict):
+            return part
+    return config
+
+
+def _number(config: Config, *keys: str) -> int:
+    """The first of `keys` that is a whole number of zero or more; 0 where none is."""
+    for key in keys:
+        value = config.get(key)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40:
+            return value
+    return 0
+
+
+def _window(config: Config, index: int) -> int | None:
+    kinds = config.get("layer_types")
+    kind = str(config.get("model_type", ""))
+    if isinstance(kinds, list) and index < len(kinds):
+        if kinds[index] == "chunked_attention":
+            return _number(config, "attention_chunk_size") or None
+        sliding = kinds[index] == "sliding_attention"
+    else:
+        sliding = _slides(config, kind, index)
+    default = 4096 if kind.startswith("gemma") else 0
+    return (_number(config, "sliding_window") or default or None) if sliding else None
+
+
+def _slides(config: Config, kind: str, index: int) -> bool:
+    """Which layers slide where `layer_types` does not say: transformers' defaults by model type."""
+    if kind == "gemma2":
+        return index % 2 == 0
+    if kind in ("gemma3", "gemma3_text", "cohere2"):
+        default = 4 if kind == "cohere2" else 6
+        return (index + 1) % (_number(config, "sliding_window_pattern") or default) != 0
+    if kind.startswith("qwen"):
+        return bool(config.get("use_sliding_window")) and index >= _number(
+            config, "max_window_layers"
+        )
+    return kind in ("mistral", "mixtral", "phi3", "starcoder2", "phimoe", "ministral")

@@ -1,0 +1,109 @@
+"""The cost of every tensor of a placed model: GFLOP of a forward pass and of one decoded token.
+
+Attention's own products are booked to the attention module's output projection, which is what
+consumes them; the product with a tied head to the token embedding, the matrix it multiplies.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from services.profiler import flops
+from services.profiler.attention import ATTENTION, attention_modules, products
+from services.profiler.packed import Matrix
+from services.profiler.places import Place
+from services.profiler.roles import attention_of, is_cross
+from services.profiler.tensors import Cost, Scene, Tensor
+
+SHAPE = "shape"
+ROUTED = "shape:routed"
+TIED = "shape:tied-head"
+NOTHING = "none"
+_ZERO = Cost(0.0, 0.0, NOTHING)
+
+
+def costs_of(tensors: Iterable[Tensor], scene: Scene) -> dict[str, Cost]:
+    """The cost of every tensor, by name."""
+    tensors = tuple(tensors)
+    counts = _expert_counts(tensors)
+    costs = {t.name: _cost(t, scene, counts) for t in tensors}
+    for module in attention_modules(tensors):
+        name, extra = products(module, scene)
+        own = costs[name]
+        costs[name] = Cost(own.forward + extra.forward, own.decode + extra.decode, ATTENTION)
+    return costs
+
+
+def _cost(tensor: Tensor, scene: Scene, counts: Mapping[tuple[int, int], int]) -> Cost:
+    matrix, place = tensor.matrix, tensor.place
+    if matrix is None or not place.runs or tensor.role in ("norm", "lookup"):
+        return _ZERO
+    if place.part == "first":
+        return _first(tensor, matrix, scene)
+    if place.part == "last":
+        return _last(matrix, place.rest, scene)
+    if tensor.role == "expert":
+        return _routed(matrix, place, scene, counts)
+    forward = flops.linear(matrix.elements, scene.work.tokens)
+    return Cost(forward, 0.0 if _cached(place, tensor, scene) else 2.0 * matrix.elements, SHAPE)
+
+
+def _routed(
+    matrix: Matrix, place: Place, scene: Scene, counts: Mapping[tuple[int, int], int]
+) -> Cost:
+    stack = max(matrix.stack, counts.get((place.stack, place.layer), 1))
+    top_k = scene.architecture.top_k or 1
+    forward = flops.experts(matrix.elements, stack, top_k, scene.work.tokens)
+    return Cost(forward, flops.experts(matrix.elements, stack, top_k, 1), ROUTED)
+
+
+def _first(tensor: Tensor, matrix: Matrix, scene: Scene) -> Cost:
+    """Look-ups cost nothing; patches are a convolution, a projected embedding a linear layer."""
+    if scene.family.vision and len(tensor.shape) == 4:
+        patches = scene.work.batch * (scene.work.sequence - extra_tokens(scene))
+        return Cost(flops.linear(matrix.elements, patches), 0.0, SHAPE)
+    if "project" in tensor.place.rest:
+        forward = flops.linear(matrix.elements, scene.work.tokens)
+        return Cost(forward, 2.0 * matrix.elements, SHAPE)
+    return _ZERO
+
+
+def extra_tokens(scene: Scene) -> int:
+    """Class and distillation tokens that a vision model puts before its patches."""
+    return 2 if scene.architecture.model_type == "deit" else 1
+
+
+def _last(matrix: Matrix, rest: str, scene: Scene) -> Cost:
+    """Poolers and heads of a whole sequence see one vector of each, other heads every token."""
+    once = rest.startswith(("pooler.", "cls.seq_relationship.")) or (
+        scene.architecture.per_sequence_head and rest.startswith(("classifier.", "pre_classifier."))
+    )
+    vectors = scene.work.batch if once else scene.work.tokens
+    decode = 2.0 * matrix.elements if scene.family.decodes else 0.0
+    return Cost(flops.linear(matrix.elements, vectors), decode, SHAPE)
+
+
+def tied_cost(matrix: Matrix, scene: Scene) -> Cost:
+    """The head's product with a token embedding that no tensor of its own stores."""
+    decode = 2.0 * matrix.elements if scene.family.decodes else 0.0
+    return Cost(flops.linear(matrix.elements, scene.work.tokens), decode, TIED)
+
+
+def _cached(place: Place, tensor: Tensor, scene: Scene) -> bool:
+    """Whether one more token needs nothing of this: encoders, keys of an encoder's output."""
+    if not scene.family.decodes:
+        return True
+    stacks = len(scene.family.stacks)
+    if stacks > 1 and place.stack < stacks - 1:
+        return True
+    return tensor.role == "key_value" and is_cross(attention_of(place.rest))
+
+
+def _expert_counts(tensors: Iterable[Tensor]) -> dict[tuple[int, int], int]:
+    """How many routed experts each layer has, where every expert has tensors of its own."""
+    found: dict[tuple[int, int], set[str]] = {}
+    for tensor in tensors:
+        if tensor.role == "expert":
+            number = tensor.place.rest.partition("experts.")[2].partition(".")[0]
+            if number.isdecimal():
+                key = (tensor.place.stack, tensor.place.layer)
+                found.setdefault(key, set()).add(number)
+    return {key: len(numbers) for key, numbers in found.items()}

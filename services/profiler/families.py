@@ -1,0 +1,185 @@
+"""The layouts williw knows: where each tensor of a checkpoint belongs in the forward pass.
+
+A layout is known by its model type AND by its names: one tensor without a place, and the model is
+one uncuttable block. Prefixes are optional, since a checkpoint may hold the bare model.
+"""
+
+from typing import NamedTuple
+
+
+class Family(NamedTuple):
+    """Name prefixes of the parts of a model, in execution order.
+
+    `prefixes` are those of the bare model within a larger one; `stacks` the lists of layers, the
+    names below a prefix; `first` and `last` the parts before and after them; `closing` parts that
+    follow a stack other than the last. `token` is the token embedding, `head` the matrix that may
+    be tied to it, `tied` the default of `tie_word_embeddings`. `apart` are parts a text forward
+    does not run. `whole` says why every block must share one node ("" where cuts are legal).
+    `vision` marks models whose tokens are patches, whatever the sequence length.
+    """
+
+    prefixes: tuple[str, ...] = ("model.",)
+    stacks: tuple[str, ...] = ("layers",)
+    first: tuple[str, ...] = ("embed_tokens.",)
+    last: tuple[str, ...] = ("norm.", "lm_head.", "score.")
+    closing: tuple[tuple[str, str], ...] = ()
+    table: str = "embed_tokens.weight"
+    head: str = "lm_head.weight"
+    tied: bool = False
+    apart: tuple[str, ...] = ()
+    whole: str = ""
+    vision: bool = False
+    decodes: bool = True
+
+
+_LLAMA = Family()
+_TIED_LLAMA = Family(tied=True)
+_PHI = Family(last=("final_layernorm.", "lm_head."))
+_GPT2 = Family(
+    prefixes=("transformer.",),
+    stacks=("h",),
+    first=("wte.", "wpe."),
+    last=("ln_f.", "lm_head.", "score."),
+    table="wte.weight",
+    tied=True,
+)
+_BLOOM = Family(
+    prefixes=("transformer.",),
+    stacks=("h",),
+    first=("word_embeddings.", "word_embeddings_layernorm."),
+    last=("ln_f.", "lm_head.", "score."),
+    table="word_embeddings.weight",
+    tied=True,
+)
+_NEOX = Family(
+    prefixes=("gpt_neox.",),
+    first=("embed_in.",),
+    last=("final_layer_norm.", "embed_out."),
+    table="embed_in.weight",
+    head="embed_out.weight",
+)
+_OPT = Family(
+    prefixes=("model.decoder.", "decoder."),
+    first=("embed_tokens.", "embed_positions.", "project_in."),
+    last=("project_out.", "final_layer_norm.", "lm_head.", "score."),
+    tied=True,
+)
+_BERT_LAST = ("pooler.", "cls.", "classifier.", "qa_outputs.", "lm_head.", "pre_classifier.")
+_BERT = Family(
+    prefixes=("bert.",),
+    stacks=("encoder.layer",),
+    first=("embeddings.",),
+    last=_BERT_LAST,
+    table="embeddings.word_embeddings.weight",
+    head="cls.predictions.decoder.weight",
+    tied=True,
+    decodes=False,
+)
+_ROBERTA = _BERT._replace(prefixes=("roberta.",), head="lm_head.decoder.weight")
+_DISTILBERT = _BERT._replace(
+    prefixes=("distilbert.",),
+    stacks=("transformer.layer",),
+    last=("vocab_transform.", "vocab_layer_norm.", "vocab_projector.", *_BERT_LAST),
+    head="vocab_projector.weight",
+)
+_MPNET = _BERT._replace(
+    prefixes=("mpnet.",),
+    first=("embeddings.", "encoder.relative_attention_bias."),
+    head="lm_head.decoder.weight",
+    whole="the relative position bias of the encoder is used in every layer",
+)
+_T5 = Family(
+    prefixes=("transformer.",),
+    stacks=("encoder.block", "decoder.block"),
+    first=("shared.", "encoder.embed_tokens.", "decoder.embed_tokens."),
+    last=("decoder.final_layer_norm.", "lm_head."),
+    closing=(("encoder.final_layer_norm.", "encoder.block"),),
+    table="shared.weight",
+    tied=True,
+    whole="every decoder layer attends to the encoder's output, and layers share position biases",
+)
+_VIT = Family(
+    prefixes=("vit.",),
+    stacks=("encoder.layer",),
+    first=("embeddings.",),
+    last=("layernorm.", "pooler.", "classifier."),
+    table="",
+    head="",
+    vision=True,
+    decodes=False,
+)
+_GEMMA3 = Family(
+    prefixes=("language_model.model.", "model.language_model.", "model."),
+    last=("norm.", "lm_head.", "language_model.lm_head."),
+    tied=True,
+    apart=(
+        "vision_tower.",
+        "multi_modal_projector.",
+        "model.vision_tower.",
+        "model.multi_modal_projector.",
+    ),
+)
+
+_LLAMA_TYPES = (
+    "llama",
+    "mistral",
+    "mixtral",
+    "qwen2",
+    "qwen3",
+    "qwen2_moe",
+    "qwen3_moe",
+    "deepseek_v2",
+    "deepseek_v3",
+    "olmo",
+    "olmo2",
+    "olmoe",
+    "phi3",
+    "phimoe",
+    "stablelm",
+    "gpt_oss",
+    "granitemoe",
+    "smollm3",
+    "glm",
+    "glm4",
+    "glm4_moe",
+    "minimax_m2",
+    "helium",
+    "seed_oss",
+    "exaone4",
+    "ernie4_5",
+    "ernie4_5_moe",
+    "arcee",
+    "dots1",
+)
+_TIED_LLAMA_TYPES = (
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "cohere",
+    "cohere2",
+    "granite",
+    "starcoder2",
+)
+FAMILIES: dict[str, Family] = {
+    **dict.fromkeys(_LLAMA_TYPES, _LLAMA),
+    **dict.fromkeys(_TIED_LLAMA_TYPES, _TIED_LLAMA),
+    "gemma3": _GEMMA3,
+    "phi": _PHI,
+    "gpt2": _GPT2,
+    "gptj": _GPT2._replace(tied=False),
+    "bloom": _BLOOM,
+    "falcon": _BLOOM,
+    "gpt_neox": _NEOX,
+    "opt": _OPT,
+    "bert": _BERT,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "distilbert": _DISTILBERT,
+    "mpnet": _MPNET,
+    "t5": _T5,
+    "mt5": _T5._replace(tied=False),
+    "vit": _VIT,
+    "deit": _VIT._replace(prefixes=("deit.",)),
+    "dinov2": _VIT._replace(prefixes=("dinov2.",)),
+}

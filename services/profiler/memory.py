@@ -1,0 +1,92 @@
+"""Bytes a block needs besides its weights: the key-value cache, and activations at their peak."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from services.profiler.attention import attention_modules, attention_widths
+from services.profiler.roles import attention_of, is_cross
+from services.profiler.tensors import Scene, Tensor
+
+
+class Memory(NamedTuple):
+    """Bytes: the cache at the workload, of one more token, the peak while running, the output."""
+
+    kv: int = 0
+    kv_per_token: int = 0
+    activations: int = 0
+    output: int = 0
+
+
+def layer_memory(tensors: tuple[Tensor, ...], scene: Scene, element_bytes: int) -> Memory:
+    """The memory of one layer.
+
+    Cache: batch × min(sequence, window) × cached width × bytes, for every attention of a decoding
+    layer; a cross-attention caches once and grows no more. Activations: tokens × bytes × (residual
+    and normed input + the wider of attention's queries, keys, values and output, and the MLP's
+    inner vectors); attention is taken as fused, without a matrix of scores.
+    """
+    cached, grows, attention = 0, 0, 0
+    for module in attention_modules(tensors):
+        widths = attention_widths(module, scene.architecture.hidden)
+        attention = max(attention, widths.query + widths.cached + 2 * widths.value)
+        cached += widths.cached
+        grows += 0 if is_cross(attention_of(module[0].place.rest)) else widths.cached
+    if not _caches(tensors, scene):
+        cached = grows = 0
+    work = scene.work
+    width = 2 * scene.architecture.hidden + max(attention, _inner(tensors, scene))
+    return Memory(
+        kv=element_bytes * cached * work.batch * min(work.sequence, _window(tensors, scene)),
+        kv_per_token=element_bytes * grows,
+        activations=element_bytes * work.tokens * width,
+        output=element_bytes * work.tokens * scene.architecture.hidden,
+    )
+
+
+def first_memory(scene: Scene, element_bytes: int) -> Memory:
+    """The memory of the embeddings: the looked-up vectors and their sum."""
+    output = element_bytes * scene.work.tokens * scene.architecture.hidden
+    return Memory(activations=2 * output, output=output)
+
+
+def last_memory(head_rows: int, scene: Scene, element_bytes: int) -> Memory:
+    """The memory of the final norm and a head of `head_rows` outputs: logits of every token."""
+    tokens, hidden = scene.work.tokens, scene.architecture.hidden
+    output = element_bytes * tokens * (head_rows or hidden)
+    return Memory(activations=2 * element_bytes * tokens * hidden + output, output=output)
+
+
+def whole_memory(tensors: tuple[Tensor, ...], scene: Scene, element_bytes: int) -> Memory:
+    """The memory of a model whose layers are not known: every cache, the widest of its vectors."""
+    caches = layer_memory(tensors, scene, element_bytes)
+    widest = max((t.matrix.rows for t in tensors if t.matrix), default=0)
+    width = 3 * scene.architecture.hidden + 2 * widest
+    return caches._replace(activations=element_bytes * scene.work.tokens * width)
+
+
+def _caches(tensors: Iterable[Tensor], scene: Scene) -> bool:
+    place = next((t.place for t in tensors), None)
+    if place is None or not scene.family.decodes or place.stack != len(scene.family.stacks) - 1:
+        return False
+    return place.layer < scene.architecture.layers - scene.architecture.shared_kv_layers
+
+
+def _window(tensors: Iterable[Tensor], scene: Scene) -> int:
+    layer = next((t.place.layer for t in tensors), 0)
+    windows = scene.architecture.windows
+    window = windows[layer] if len(scene.family.stacks) == 1 and 0 <= layer < len(windows) else None
+    return window or scene.work.sequence
+
+
+def _inner(tensors: Iterable[Tensor], scene: Scene) -> int:
+    """Inner vectors of the MLP a token: what reads the hidden vector, and their product."""
+    hidden, dense, routed = scene.architecture.hidden, 0, 0
+    for tensor in tensors:
+        if tensor.matrix is None or tensor.role not in ("mlp", "expert"):
+            continue
+        rows, columns = tensor.matrix.rows, tensor.matrix.columns
+        if tensor.role == "mlp" and columns == hidden:
+            dense += rows
+        elif tensor.role == "expert" and hidden in (rows, columns):
+            routed = max(routed, rows + columns - hidden)
+    return 2 * dense + 3 * routed * max(scene.architecture.top_k, 1)

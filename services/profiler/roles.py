@@ -1,0 +1,89 @@
+"""What a tensor within a layer does, by the names that transformers' models use."""
+
+import re
+from typing import Literal
+
+from messages.metadata import LayerType
+
+Role = Literal[
+    "query", "key_value", "fused_qkv", "latent_kv", "output", "attention",
+    "mlp", "expert", "router", "norm", "lookup", "conv", "state", "other",
+]  # fmt: skip
+
+_ATTENTION = re.compile(
+    r"(?:^|\.)(self_attn|attn|attention|self_attention|SelfAttention|EncDecAttention|encoder_attn"
+    r"|cross_attn|crossattention)(?=\.)"
+)
+_CROSS = ("EncDecAttention", "encoder_attn", "cross_attn", "crossattention")
+_NORM = re.compile(r"(norm|layernorm|ln_\w+|ln|layer_norm\w*|\w+_norm)(\.(weight|bias))?$", re.I)
+_ROUTER = re.compile(r"(mlp|moe|block_sparse_moe|feed_forward)\.(gate|router)\b|(^|\.)router\b")
+_EXPERT = re.compile(r"(^|\.)experts\b")
+_STATE = re.compile(r"(^|\.)(mamba|mixer|linear_attn|ssm|temporal_block)\.")
+_LEAVES: dict[str, Role] = {
+    **dict.fromkeys(("q_proj", "query", "q", "q_lin", "q_b_proj", "wq"), "query"),
+    **dict.fromkeys(("k_proj", "v_proj", "key", "value", "k", "v", "k_lin", "v_lin"), "key_value"),
+    **dict.fromkeys(
+        ("c_attn", "qkv_proj", "query_key_value", "Wqkv", "qkv", "W_pack"), "fused_qkv"
+    ),
+    "kv_a_proj_with_mqa": "latent_kv",
+    **dict.fromkeys(("o_proj", "out_proj", "c_proj", "dense", "o", "out_lin", "wo"), "output"),
+}
+_TYPES: dict[Role, LayerType] = {
+    **dict.fromkeys(
+        ("query", "key_value", "fused_qkv", "latent_kv", "output", "attention"), "attention"
+    ),
+    "mlp": "mlp",
+    "expert": "expert",
+    "router": "router",
+    "norm": "norm",
+    "lookup": "embedding",
+    "conv": "conv",
+    "state": "state",
+    "other": "other",
+}
+
+
+def role_of(rest: str, rank: int) -> Role:
+    """The role of the tensor called `rest` within its layer, which has `rank` dimensions."""
+    if _NORM.search(rest.removesuffix(".weight").removesuffix(".bias")) and rank <= 1:
+        return "norm"
+    if "relative_attention_bias" in rest or "position_embeddings" in rest:
+        return "lookup"
+    if _EXPERT.search(rest):
+        return "expert"
+    if _ROUTER.search(rest):
+        return "router"
+    if _STATE.search(rest):
+        return "state"
+    attention = _ATTENTION.search(rest)
+    if attention is None:
+        return "mlp" if rank <= 2 else "expert" if rank == 3 else "conv"
+    return _LEAVES.get(_module(rest), "attention")
+
+
+def attention_of(rest: str) -> str:
+    """The attention module a tensor belongs to (`self_attn`, `layer.1.EncDecAttention`), or ""."""
+    found = _ATTENTION.search(rest)
+    return rest[: found.end()] if found else ""
+
+
+def is_cross(attention: str) -> bool:
+    """Whether this attention module looks at the encoder's output."""
+    return attention.rpartition(".")[2] in _CROSS
+
+
+def type_of(role: Role) -> LayerType:
+    """The metadata's layer type of a role."""
+    return _TYPES[role]
+
+
+def is_turned(rest: str) -> bool:
+    """Whether the matrix keeps an input a row: GPT-2's Conv1D layers."""
+    return _module(rest) in ("c_attn", "c_proj", "c_fc", "q_attn")
+
+
+def _module(rest: str) -> str:
+    """The last module in a parameter's name: `q_proj` of `self_attn.q_proj.weight`."""
+    parts = rest.split(".")
+    known = {"weight", "bias", "qweight", "weight_packed"}
+    return parts[-2] if len(parts) > 1 and parts[-1] in known else parts[-1]

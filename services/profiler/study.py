@@ -1,0 +1,141 @@
+"""A model understood: every tensor placed, its role known, its cost in closed form."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from services.checkpoint.checkpoint import StoredTensor
+from services.profiler.architecture import Config, read_architecture
+from services.profiler.blocks import TiedHead
+from services.profiler.costs import costs_of, tied_cost
+from services.profiler.families import FAMILIES, Family
+from services.profiler.packed import Stored, carriers, matrix_of
+from services.profiler.places import Place, Unplaced, place_all
+from services.profiler.roles import Role, is_turned, role_of
+from services.profiler.tensors import Cost, Scene, Tensor
+from services.profiler.ties import Ties, find_ties
+from services.profiler.workload import Workload
+
+_LOOKUP = re.compile(r"embed|(^|\.)(wte|wpe|shared)\.|relative_attention_bias|position|cls_token")
+_WIDE = {"F32": 4, "F64": 8}
+
+
+class Study(NamedTuple):
+    """`stored` and `tensors` run in parallel, `costs` and `companions` are by name.
+
+    `known` says whether the layout may be cut; `tied` is the head's product with the token
+    embedding, where that is stored once. Warnings are sentences for the user.
+    """
+
+    stored: tuple[StoredTensor, ...]
+    tensors: tuple[Tensor, ...]
+    scene: Scene
+    costs: Mapping[str, Cost]
+    companions: Mapping[str, str]
+    ties: Ties
+    tied: TiedHead | None
+    known: bool
+    element_bytes: int
+    warnings: tuple[str, ...] = ()
+
+
+def study(tensors: Iterable[StoredTensor], config: Config, work: Workload) -> Study:
+    """What the tensors of a checkpoint are and cost, by their names, shapes and configuration."""
+    stored = tuple(tensors)
+    architecture = read_architecture(config)
+    names = tuple(t.name for t in stored)
+    family = FAMILIES.get(architecture.model_type)
+    places = place_all(names, family, architecture.layers) if family else Unplaced("", "")
+    warnings: tuple[str, ...] = ()
+    known = not isinstance(places, Unplaced)
+    if family is None or isinstance(places, Unplaced):
+        warnings = (_warning(architecture.model_type, places),)
+        family = Family()
+        places = {name: Place("layer", 0, 0, name) for name in names}
+    scene = Scene(architecture, family, _seen(stored, family, work))
+    shapes = {t.name: Stored(t.shape, t.dtype) for t in stored}
+    companions = carriers(shapes)
+    placed = tuple(_tensor(t, places[t.name], shapes, companions, scene) for t in stored)
+    ties = find_ties(frozenset(names), family, architecture)
+    return Study(
+        stored,
+        placed,
+        scene,
+        costs_of(placed, scene),
+        companions,
+        ties,
+        _tied(ties, shapes, scene),
+        known,
+        architecture.element_bytes or _element_bytes(stored),
+        warnings,
+    )
+
+
+def _warning(model_type: str, places: object) -> str:
+    why = "williw does not know this layout"
+    if isinstance(places, Unplaced) and places.name:
+        why = f"{places.name} {places.why}"
+    return f"model type {model_type}: {why}; it is planned as one block that is not cut"
+
+
+def _seen(stored: Iterable[StoredTensor], family: Family, work: Workload) -> Workload:
+    """A vision model sees as many tokens as it has positions, whatever the request says."""
+    if not family.vision:
+        return work
+    tokens = next(
+        (
+            t.shape[1]
+            for t in stored
+            if t.name.endswith("position_embeddings") and len(t.shape) == 3
+        ),
+        work.sequence,
+    )
+    return Workload(work.batch, tokens)
+
+
+def _tensor(
+    stored: StoredTensor,
+    place: Place,
+    shapes: Mapping[str, Stored],
+    companions: Mapping[str, str],
+    scene: Scene,
+) -> Tensor:
+    role = _role(stored, place)
+    matrix = None
+    if stored.name not in companions and _is_weight(stored.name):
+        turned = is_turned(place.rest)
+        matrix = matrix_of(stored.name, shapes, scene.architecture.quantization, turned=turned)
+    return Tensor(stored.name, stored.shape, place, role, matrix)
+
+
+def _role(stored: StoredTensor, place: Place) -> Role:
+    if place.part == "layer" and place.layer >= 0:
+        if place.rest == stored.name and _LOOKUP.search(stored.name):
+            return "lookup"
+        return role_of(place.rest, len(stored.shape))
+    if place.part == "first" and "project" not in place.rest:
+        return "conv" if len(stored.shape) == 4 else "lookup"
+    return "norm" if len(stored.shape) <= 1 else "other"
+
+
+def _is_weight(name: str) -> bool:
+    """Biases of fused experts have two dimensions and are no matrix."""
+    return not name.endswith((".bias", "_bias", ".A_log", ".g_idx"))
+
+
+def _tied(ties: Ties, shapes: Mapping[str, Stored], scene: Scene) -> TiedHead | None:
+    if ties.token is None:
+        return None
+    matrix = matrix_of(ties.token, shapes, scene.architecture.quantization, turned=False)
+    if matrix is None:
+        return None
+    return TiedHead(ties.token, tied_cost(matrix, scene), matrix.rows)
+
+
+def _element_bytes(stored: Sequence[StoredTensor]) -> int:
+    """Bytes of an activation where the configuration names no dtype: what most weights are in."""
+    sizes: dict[int, int] = {}
+    for tensor in stored:
+        width = _WIDE.get(tensor.dtype, 2)
+        sizes[width] = sizes.get(width, 0) + tensor.size_bytes
+    return max(sizes, key=lambda width: sizes[width], default=2)
