@@ -54,8 +54,10 @@ def _vectorised(line: Line, offers: Sequence[Offer]) -> Answer | None:
             return None
         chain, bound_s = smallest(line, offers, programme.feasible, table.lower_bound(), first)
         return answer(line, offers, chain, bound_s, "dynamic programme over sets of nodes")
-    oracle = functools.partial(ordered.feasible, line, offers, NO_DEMANDS, range(len(offers)))
-    return _exact(line, offers, oracle, "all work over all compute")
+    from services.planner.many import Many
+
+    best = Many(table, offers).best()
+    return best and answer(line, offers, *best, "prices of the configuration LP")
 
 
 def answer(line: Line, offers: Sequence[Offer], chain: Chain, bound_s: float, proof: str) -> Answer:
