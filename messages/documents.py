@@ -8,6 +8,8 @@ from messages.ids import Count, Sha256
 
 INLINE_LIMIT_BYTES = 128 * 1024
 """Bodies up to this size travel inside the message, so that a tap shows them; NATS allows 1 MiB."""
+# msgspec takes Raw in no union: the JSON null stands for "not here".
+_ABSENT = msgspec.Raw(b"null")
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,7 +19,12 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: Count
     bucket: str = ""
     name: str = ""
-    inline: msgspec.Raw | None = None
+    inline: msgspec.Raw = _ABSENT
+
+    @property
+    def body(self) -> bytes | None:
+        """The body where it travels within the message, else None. Not verified."""
+        return None if self.inline == _ABSENT else bytes(self.inline)
 
     @classmethod
     def of_small(cls, body: bytes) -> "Document":

@@ -1,3 +1,6 @@
 """Fixtures that several rooms' tests share; what they do stands in the modules they come from."""
 
+from tests.bus_fixture import bus as bus
+from tests.bus_fixture import nats_server as nats_server
+from tests.bus_fixture import settings as settings
 from tests.loopback_hub.fixture import hub as hub

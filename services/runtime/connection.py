@@ -83,10 +83,11 @@ async def _first_connection(
     client: Client, servers: list[str], options: dict[str, Any], timeout_s: float
 ) -> None:
     """The first connection may fail; reconnecting for ever is for a bus that was there once."""
-    first = {**options, "allow_reconnect": False, "max_reconnect_attempts": 0}
+    first = {key: value for key, value in options.items() if not key.endswith("_cb")}
+    first |= {"allow_reconnect": False, "max_reconnect_attempts": 0, "error_cb": _quiet}
     where = masked(", ".join(servers))
     try:
-        probe = await nats.connect(servers, **{**first, "closed_cb": None, "error_cb": _quiet})
+        probe = await nats.connect(servers, **first)
         await probe.close()
         await client.connect(servers, **options)
     except BUS_TROUBLE as error:

@@ -18,7 +18,7 @@ log = structlog.get_logger()
 # A fetch in flight when the server dies is deaf until it times out, and one that is cancelled
 # leaves a pull behind that swallows the next message for a whole lease: so it is short, and is
 # never cancelled.
-_FETCH_S = 2.0
+_FETCH_S = 1.0
 _PAUSE_S = 0.5
 
 

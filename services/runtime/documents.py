@@ -60,9 +60,8 @@ class Documents:
 
     async def get(self, document: Document) -> bytes:
         """The bytes, checked by SHA-256. DocumentDiffers, or Passing while they are absent."""
-        if document.inline is not None:
-            body = bytes(document.inline)
-        else:
+        body = document.body
+        if body is None:
             try:
                 bucket = await self._js.object_store(document.bucket)
                 body = (await bucket.get(document.name)).data or b""

@@ -36,7 +36,7 @@ class FactLog:
         self._js: JetStreamContext = client.jetstream(timeout=timeout_s)
         self._timeout_s = timeout_s
 
-    async def say(self, fact: F) -> Said[F]:
+    async def say(self, fact: Fact) -> Said[Fact]:
         """Store `fact` on its subject, once; where something was said there already, return that.
 
         The server itself compares: the subject must hold nothing. Passing where it does not answer

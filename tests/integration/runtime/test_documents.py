@@ -1,0 +1,75 @@
+"""Documents and the registry on a real server."""
+
+import anyio
+import msgspec
+import pytest
+
+from config.settings import Settings
+from messages.documents import INLINE_LIMIT_BYTES, Document, digest_of
+from messages.ids import JobId, NodeId
+from services.runtime import provision
+from services.runtime.bus import Bus, open_bus
+from services.runtime.documents import DocumentDiffers
+from tests.bus_fixture import entry
+
+
+@pytest.mark.parametrize("size_bytes", [2, INLINE_LIMIT_BYTES, INLINE_LIMIT_BYTES + 1, 3 << 20])
+async def test_a_document_of_any_size_is_read_back_whole(bus: Bus, size_bytes: int) -> None:
+    body = b'"' + b"x" * (size_bytes - 2) + b'"'
+    document = await bus.documents.put(body, "a.json")
+    travelled = msgspec.json.decode(msgspec.json.encode(document), type=Document)
+    assert await bus.documents.get(travelled) == body
+    assert (travelled.body is None) == (size_bytes > INLINE_LIMIT_BYTES)
+
+
+async def test_storing_the_same_body_twice_is_one_object(bus: Bus) -> None:
+    first = await bus.documents.store(b"{}", "a.json")
+    assert await bus.documents.store(b"{}", "a.json") == first
+    bucket = await bus.client.jetstream().object_store(first.bucket)
+    assert [found.name for found in await bucket.list()] == [first.name]
+
+
+async def test_an_altered_document_is_refused(bus: Bus) -> None:
+    document = await bus.documents.store(b'{"x":1}', "a.json")
+    bucket = await bus.client.jetstream().object_store(document.bucket)
+    await bucket.put(document.name, b'{"x":2}')
+    with pytest.raises(DocumentDiffers):
+        await bus.documents.get(document)
+    inline = Document(sha256=digest_of(b"1"), size_bytes=1, inline=msgspec.Raw(b"2"))
+    with pytest.raises(DocumentDiffers):
+        await bus.documents.get(inline)
+
+
+async def test_a_node_expires_unless_it_is_heard_of_and_reading_keeps_nobody_alive(
+    settings: Settings,
+) -> None:
+    node = msgspec.structs.replace(settings.node, expires_s=1.0)
+    quick = msgspec.structs.replace(settings, node=node)
+    async with open_bus(quick, "test") as bus:
+        await provision.provision_storage(bus, quick)
+        await bus.registry.announce(entry("node_a"))
+        assert [e.node.node_id for e in await bus.registry.nodes()] == ["node_a"]
+        with anyio.fail_after(15):
+            while await bus.registry.nodes():  # noqa: ASYNC110  # the server expires it
+                await anyio.sleep(0.1)
+        await bus.registry.announce(entry("node_a"))
+        assert await bus.registry.node(NodeId("node_a")) == entry("node_a")
+
+
+async def test_a_registry_entry_under_another_nodes_key_is_passed_over(bus: Bus) -> None:
+    await bus.registry.announce(entry("node_a"))
+    bucket = await bus.client.jetstream().key_value("williw_nodes")
+    await bucket.put("node_b", msgspec.json.encode(entry("node_a")))
+    await bucket.put("node_c", b"not json")
+    assert [e.node.node_id for e in await bus.registry.nodes()] == ["node_a"]
+    await bus.registry.withdraw(NodeId("node_a"))
+    assert await bus.registry.nodes() == ()
+
+
+async def test_a_grant_is_made_once_and_each_node_has_its_own(bus: Bus) -> None:
+    job = JobId("job-1")
+    token = await bus.grants.grant(NodeId("node_a"), job)
+    assert await bus.grants.grant(NodeId("node_a"), job) == token
+    assert await bus.grants.token(NodeId("node_a"), job) == token
+    assert await bus.grants.token(NodeId("node_b"), job) is None
+    assert await bus.grants.grant(NodeId("node_b"), job) != token
