@@ -16,7 +16,7 @@ from messages.subjects import MODEL_REQUESTED
 from services.downloader.convert import convert
 from services.downloader.local import Found, listing, open_local
 from services.downloader.shelf import Shelf
-from services.hub import hub, transfer
+from services.hub import cache, hub, transfer
 from services.hub.failures import UnusableModel
 from services.hub.selection import Choice, choose
 from services.runtime import progress
@@ -87,7 +87,7 @@ class Downloader:
         if hub.is_commit(revision):
             found = await anyio.to_thread.run_sync(self._kept, name, revision)
             if found is None:
-                known = await anyio.to_thread.run_sync(hub.cached, name, revision)
+                known = await anyio.to_thread.run_sync(cache.cached, name, revision)
                 found = await self._in_cache(request, known) if known else None
             if found is not None:
                 _check_consent(request, found.choice)
@@ -111,7 +111,7 @@ class Downloader:
     async def _in_cache(self, request: ModelRequest, snapshot: hub.Snapshot) -> Found | None:
         """The commit in the Hub's own cache, used in place, where that holds all that is needed."""
         choice = choose(request.model_name, snapshot.files)
-        directory = await anyio.to_thread.run_sync(hub.cached_directory, snapshot, choice.files)
+        directory = await anyio.to_thread.run_sync(cache.cached_directory, snapshot, choice.files)
         return Found(directory, snapshot.commit, choice) if directory else None
 
     async def _fetched(self, snapshot: hub.Snapshot, choice: Choice) -> Found:

@@ -2,9 +2,7 @@
 
 import re
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -14,11 +12,11 @@ from services.hub import client
 from services.hub.failures import NoSuchFile, UnusableModel
 from services.hub.selection import INDEX, File, choose
 from services.hub.together import side_by_side
+from services.hub.trouble import hub_errors
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 HEADER_GUESS_BYTES = 100_000
 """What is asked of a file at first: most headers are shorter, and need no second request."""
@@ -90,44 +88,6 @@ async def resolve(model_name: str, revision: str = "main") -> Snapshot:
     return Snapshot(model_name, info.sha or revision, files)
 
 
-def cached(model_name: str, commit: str) -> Snapshot | None:
-    """What the Hub's own cache on this disk says of a commit, without asking the Hub.
-
-    The library tells of LFS files there only their pointer's id, not their digest.
-    """
-    from huggingface_hub import get_cached_repo_tree
-    from huggingface_hub.errors import CachedRepoTreeNotFoundError
-
-    try:
-        tree = get_cached_repo_tree(model_name, revision=commit, cache_dir=client.cache_directory())
-    except (CachedRepoTreeNotFoundError, OSError):
-        return None
-    files = (File(entry.path, entry.size, git_oid=entry.blob_id) for entry in tree)
-    return Snapshot(model_name, commit, tuple(files))
-
-
-def cached_directory(snapshot: Snapshot, files: Sequence[File]) -> Path | None:
-    """The directory of the Hub's own cache, where it holds all of `files` at this commit.
-
-    Its files are links to blobs that are named by their digests; a file counts when the blob has
-    the right size and name (any digest's, where ours is not known).
-    """
-    from huggingface_hub.file_download import repo_folder_name
-
-    repo = client.cache_directory() / repo_folder_name(
-        repo_id=snapshot.model_name, repo_type="model"
-    )
-    directory = repo / "snapshots" / snapshot.commit
-    for file in files:
-        blob = (directory / file.path).resolve()
-        if not blob.is_file() or blob.stat().st_size != file.size_bytes:
-            return None
-        digest_unknown = not file.sha256 and _SHA256.fullmatch(blob.name)
-        if blob.name not in (file.sha256, file.git_oid) and not digest_unknown:
-            return None
-    return directory
-
-
 async def read_headers(model_name: str, revision: str = "main") -> RemoteModel:
     """The configuration and every safetensors header of a model; its weights stay on the Hub.
 
@@ -193,7 +153,7 @@ class _Reader:
         name, commit = self.snapshot.model_name, self.snapshot.commit
         url = client.file_url(name, commit, path)
         body = bytearray()
-        with client.hub_errors(name, revision=commit, path=path), anyio.fail_after(_FILE_TIMEOUT_S):
+        with hub_errors(name, revision=commit, path=path), anyio.fail_after(_FILE_TIMEOUT_S):
             async with self.web.stream(
                 "GET", url, headers={**self.headers, **extra}, timeout=_SILENCE_TIMEOUT_S
             ) as response:

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 import anyio
 
 from services.hub import client
+from services.hub.account import endpoint, token
 from services.hub.failures import HubUnavailable, ModelRefused, NoSuchFile, NoToken
+from services.hub.trouble import hub_errors
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -36,7 +38,7 @@ async def store_metadata(repo: str, file: str, body: bytes, *, message: str) -> 
     One commit, none where the newest one already holds these bytes: an answer that was lost, or
     the same job done again, does not commit twice. Raises NoToken, TokenRefused, HubUnavailable.
     """
-    if await anyio.to_thread.run_sync(client.token) is None:
+    if await anyio.to_thread.run_sync(token) is None:
         raise NoToken(
             repo,
             "takes the metadata (METADATA_REPO), but no Hub token is set",
@@ -63,7 +65,7 @@ async def read_metadata(repo: str, file: str, commit: str) -> bytes:
     body = bytearray()
     headers = await anyio.to_thread.run_sync(client.headers)
     url = client.file_url(repo, commit, file)
-    with client.hub_errors(repo, revision=commit, path=file), anyio.fail_after(_TIMEOUT_S):
+    with hub_errors(repo, revision=commit, path=file), anyio.fail_after(_TIMEOUT_S):
         async with (
             client.session() as web,
             web.stream("GET", url, headers=headers, timeout=client.TIMEOUT_S) as response,
@@ -127,4 +129,4 @@ async def _commit(repo: str, file: str, body: bytes, parent: str, message: str) 
 
 
 def _stored(repo: str, file: str, commit: str) -> StoredMetadata:
-    return StoredMetadata(repo, file, commit, f"{client.endpoint()}/{repo}/blob/{commit}/{file}")
+    return StoredMetadata(repo, file, commit, f"{endpoint()}/{repo}/blob/{commit}/{file}")

@@ -17,6 +17,7 @@ from services.hub import client
 from services.hub.failures import HubUnavailable, WrongDigest
 from services.hub.selection import File
 from services.hub.together import side_by_side
+from services.hub.trouble import hub_errors
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient, Response
@@ -125,18 +126,33 @@ class _Transfer:
         name, commit, path = self.source.model_name, self.source.commit, part.file.path
         url = client.file_url(name, commit, path)
         asked = {**self.headers, "Range": f"bytes={part.at}-"} if part.at else self.headers
-        with client.hub_errors(name, revision=commit, path=path):
+        with hub_errors(name, revision=commit, path=path):
             async with self.web.stream(
                 "GET", url, headers=asked, timeout=self.patience.silence_s
             ) as response:
                 await client.raise_for(response)
                 await self._begin(part, response)
-                async for piece in response.aiter_bytes(_PIECE_BYTES):
-                    wanted = piece[: part.file.size_bytes - part.at]
-                    await anyio.to_thread.run_sync(part.write, wanted)
-                    self.on_bytes(len(wanted))
-                    if len(wanted) < len(piece):
-                        return
+                await self._receive(part, response)
+
+    async def _receive(self, part: "_Part", response: "Response") -> None:
+        """Write what arrives in large pieces; what came before a break is kept as well."""
+        arrived = bytearray()
+        try:
+            async for piece in response.aiter_raw():  # aiter_bytes(n) takes twice the time
+                arrived += piece
+                if len(arrived) >= _PIECE_BYTES:
+                    await self._keep(part, arrived)
+                    arrived = bytearray()
+                if part.at + len(arrived) >= part.file.size_bytes:
+                    break
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._keep(part, arrived)
+
+    async def _keep(self, part: "_Part", arrived: bytearray) -> None:
+        del arrived[part.file.size_bytes - part.at :]
+        await anyio.to_thread.run_sync(part.write, arrived)
+        self.on_bytes(len(arrived))
 
     async def _begin(self, part: "_Part", response: "Response") -> None:
         """Where the answer does not go on from our last byte, begin the file again."""
@@ -193,7 +209,7 @@ class _Part:
         os.ftruncate(self.descriptor, 0)
         self.clear_digest()
 
-    def write(self, piece: bytes) -> None:
+    def write(self, piece: bytearray) -> None:
         """Append to the file and to its digest."""
         view = memoryview(piece)
         while view:
