@@ -15,6 +15,7 @@ import highspy
 import numpy as np
 import numpy.typing as npt
 
+from services.planner.solver import quiet
 from services.planner.table import Ints
 
 Floats = npt.NDArray[np.float64]
@@ -69,20 +70,11 @@ def _covers(starts: Ints, tops: Ints, width: int) -> bool:
 
 def _solve(width: int, counts: Ints, kinds: Ints, starts: Ints, tops: Ints) -> Floats:
     """The duals of the units' rows in: min λ, every unit covered, each kind used ≤ λ × count."""
-    highs = _quiet()
+    highs = quiet()
     highs.setOptionValue("simplex_iteration_limit", _ITERATIONS)
     highs.passModel(_model(width, counts, kinds, starts, tops))
     highs.run()
     return np.array(highs.getSolution().row_dual[:width])
-
-
-def _quiet() -> Any:
-    """A solver without output and with one thread: its work does not depend on the machine."""
-    highs = highspy.Highs()
-    highs.setOptionValue("output_flag", False)
-    highs.setOptionValue("log_to_console", False)
-    highs.setOptionValue("threads", 1)
-    return highs
 
 
 @dataclass(frozen=True)
@@ -107,7 +99,7 @@ def cover(ends: Ints, counts: Sequence[int], most_nodes: int) -> Cover:
     model.integrality_ = [highspy.HighsVarType.kInteger] * columns + [
         highspy.HighsVarType.kContinuous
     ]
-    highs = _quiet()
+    highs = quiet()
     highs.setOptionValue("mip_max_nodes", most_nodes)
     highs.setOptionValue("mip_max_improving_sols", 1)
     highs.passModel(model)

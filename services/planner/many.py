@@ -15,6 +15,9 @@ from services.planner.guided import Guided
 from services.planner.line import Offer
 from services.planner.table import Table
 
+BY_PRICES = "prices of the configuration LP"
+BY_SEARCH = "complete search under the prices of the configuration LP"
+BY_BRANCHING = "branch and bound over covers of the line"
 _MOST_CELLS = 40_000
 _WIDTH_STEPS = 60_000
 _MOST_WIDTH = 1_500
@@ -27,10 +30,10 @@ _MOST_PROBES = 48
 
 @dataclass(frozen=True)
 class Probe:
-    """What one limit brought: a chain, or none with `proven` where there is none."""
+    """What one limit brought: a chain, or none, and the argument where there provably is none."""
 
     chain: Chain | None
-    proven: bool = False
+    proof: str = ""
 
 
 class Many:
@@ -42,6 +45,7 @@ class Many:
         self.small = table.held.size <= _MOST_CELLS
         self.width = max(8, min(_MOST_WIDTH, _WIDTH_STEPS // len(table.counts)))
         self.prices: Prices | None = None
+        self.proof = BY_PRICES if self.small else "all work over all compute within memory"
 
     def best(self) -> tuple[Chain, float] | None:
         """The best chain found and a proven lower bound; None where there is provably none."""
@@ -68,17 +72,17 @@ class Many:
         `branches` None means: until it is decided.
         """
         if self._refused(limit_s):
-            return Probe(None, proven=True)
+            return Probe(None, BY_PRICES)
         ends = self.table.ends(limit_s)
         prices = self.prices or self._by_work()
         sought = Guided(self.table, prices, self.width).feasible(limit_s)
         if sought.chain is not None or sought.complete:
-            return Probe(sought.chain, proven=sought.complete)
+            return Probe(sought.chain, BY_SEARCH)
         if branches is not None and not self.small:
             return Probe(None)
         found = cover(ends, self.table.counts, 2**31 - 1 if branches is None else branches)
         if found.intervals is None:
-            return Probe(None, proven=found.proven)
+            return Probe(None, BY_BRANCHING if found.proven else "")
         return Probe(self._chain(found.intervals))
 
     def _descend(self, chain: Chain, low_s: float) -> tuple[Chain, float]:
@@ -99,7 +103,8 @@ class Many:
                 continue
             step *= _GROWTH
             floor_s = math.nextafter(limit, math.inf)
-            low_s = max(low_s, floor_s) if found.proven else low_s
+            if found.proof and floor_s > low_s:
+                low_s, self.proof = floor_s, found.proof
         return best, min(low_s, best_s)
 
     def _refused(self, limit_s: float) -> bool:

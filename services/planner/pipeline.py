@@ -56,8 +56,9 @@ def _vectorised(line: Line, offers: Sequence[Offer]) -> Answer | None:
         return answer(line, offers, chain, bound_s, "dynamic programme over sets of nodes")
     from services.planner.many import Many
 
-    best = Many(table, offers).best()
-    return best and answer(line, offers, *best, "prices of the configuration LP")
+    many = Many(table, offers)
+    best = many.best()
+    return best and answer(line, offers, *best, many.proof)
 
 
 def answer(line: Line, offers: Sequence[Offer], chain: Chain, bound_s: float, proof: str) -> Answer:
