@@ -5,6 +5,7 @@ that may differ without making it another fact); commands may be said again and 
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -67,19 +68,19 @@ class Subject(Generic[M]):
 
     def of(self, message: M) -> str:
         """The subject of this message; ValueError where one of its ids could not be a token."""
-        return self.where(**{token: getattr(message, token) for token in self.tokens})
+        return self.where(**_ids(message, self.tokens))
 
     def once(self, message: M) -> str:
         """The filter that may hold at most one message, which is this one."""
-        kept = {t: getattr(message, t) for t in self.tokens if t not in self.varies}
-        return self.where(**kept)
+        return self.where(**_ids(message, (t for t in self.tokens if t not in self.varies)))
 
     def where(self, **tokens: object) -> str:
         """The subject, or the filter with `*` for every token that is not given."""
         unknown = tokens.keys() - set(self.tokens)
         if unknown:
             raise ValueError(f"{self.pattern} has no token {', '.join(sorted(unknown))}")
-        return _TOKEN.sub(lambda found: _checked(tokens.get(found[1], "*")), self.pattern)
+        given = {token: _checked(value) for token, value in tokens.items()}
+        return _TOKEN.sub(lambda found: given.get(found[1], "*"), self.pattern)
 
     def matches(self, subject: str) -> bool:
         """Whether `subject` is one of this pattern's."""
@@ -89,9 +90,14 @@ class Subject(Generic[M]):
         )
 
 
+def _ids(message: Message, tokens: Iterable[str]) -> dict[str, str]:
+    """A message's own ids, none of them a wildcard."""
+    return {token: _checked(getattr(message, token)) for token in tokens}
+
+
 def _checked(token: object) -> str:
     text = str(token)
-    if text != "*" and not is_id(text):
+    if not is_id(text):
         raise ValueError(f"{text[:80]!r} cannot be a token of a subject")
     return text
 

@@ -11,6 +11,7 @@ from config.settings import Settings
 from messages.api import Refusal
 from messages.base import Message
 from messages.failures import Passing, Permanent
+from messages.ids import JobId
 from messages.progress import Progress
 from messages.subjects import PROGRESS, Api, Subject
 from messages.wire import decode, encode
@@ -71,13 +72,16 @@ class Bus:
         if self.client.is_connected:
             await self.client.publish(PROGRESS.of(progress), encode(progress))
 
-    async def hear_progress(self, heard: Callable[[Progress], None], job_id: str = "*") -> None:
+    async def hear_progress(
+        self, heard: Callable[[Progress], None], job_id: JobId | None = None
+    ) -> None:
         """Call `heard` with every progress message of a job (or all) from now on."""
+        chosen = PROGRESS.where() if job_id is None else PROGRESS.where(job_id=job_id)
 
         async def one(message: Any) -> None:
             heard(decode(message.data, Progress))
 
-        await self.client.subscribe(PROGRESS.where(job_id=job_id), cb=one)
+        await self.client.subscribe(chosen, cb=one)
 
 
 @asynccontextmanager
