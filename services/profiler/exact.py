@@ -1,0 +1,134 @@
+"""Counts by module brought to the checkpoint's tensors: what was counted replaces the closed form.
+
+Every operation stays: what happens in a module without tensors of its own goes to the attention
+output projections beneath it, as the closed form books it; what happens where the checkpoint has
+other names goes to the tensors that are left there, in proportion to their closed form.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from services.profiler.costs import ROUTED
+from services.profiler.counting import Counts, Uncounted
+from services.profiler.study import Study
+from services.profiler.tensors import Cost, Tensor
+
+COUNTED = "counted"
+TOLERANCE = 0.001
+
+
+def corrected(found: Study, counts: Counts | Uncounted) -> Study:
+    """The study with counted costs; unchanged, with a warning, where nothing was counted.
+
+    A mixture of experts keeps its closed form where the count differs by more than 0.1 %: the
+    counter does not see every fused product.
+    """
+    if isinstance(counts, Uncounted):
+        note = f"compute is in closed form, not counted: {counts.reason}"
+        return found._replace(warnings=(*found.warnings, note))
+    if counts.total <= 0:
+        return found
+    closed = sum(c.forward for c in found.costs.values())
+    closed += found.tied.cost.forward if found.tied else 0.0
+    routed = any(cost.source == ROUTED for cost in found.costs.values())
+    if routed and abs(counts.total - closed) > TOLERANCE * closed:
+        return found
+    return _booked(found, counts)
+
+
+def _booked(found: Study, counts: Counts) -> Study:
+    own = _own(counts)
+    tied = found.tied
+    if tied is not None:
+        head = found.scene.family.head.removesuffix(".weight")
+        counted = own.pop(head, None)
+        if counted:
+            tied = tied._replace(cost=tied.cost._replace(forward=float(counted), source=COUNTED))
+    forward = _distribute(own, _homes(found.tensors, counts.modules), found)
+    costs = {
+        name: Cost(forward[name], cost.decode, COUNTED) if forward.get(name) else _nothing(cost)
+        for name, cost in found.costs.items()
+    }
+    return found._replace(costs=costs, tied=tied)
+
+
+def _nothing(cost: Cost) -> Cost:
+    return cost._replace(forward=0.0, source=COUNTED if cost.forward else cost.source)
+
+
+def _own(counts: Counts) -> dict[str, int]:
+    """What is counted in a module itself, its children's taken out; the whole model is ""."""
+    own = dict(counts.modules)
+    own[""] = counts.total
+    for name, flops in counts.modules.items():
+        if name:
+            parent = _parent(name, counts.modules)
+            own[parent] -= flops
+    return {name: flops for name, flops in own.items() if flops > 0}
+
+
+def _parent(name: str, modules: Mapping[str, int]) -> str:
+    while name:
+        name = name.rpartition(".")[0]
+        if name in modules:
+            return name
+    return ""
+
+
+def _homes(tensors: Sequence[Tensor], modules: Mapping[str, int]) -> dict[str, str]:
+    """The deepest counted module that each tensor with a matrix is in, or ""."""
+    prefixes = ["", *sorted({name.partition(".")[0] + "." for name in modules if "." in name})]
+    homes: dict[str, str] = {}
+    for tensor in tensors:
+        if tensor.matrix is None:
+            continue
+        whole = tensor.name.rpartition(".")[0]
+        candidates = [prefix + whole for prefix in prefixes]
+        candidates += [whole.removeprefix(prefix) for prefix in prefixes[1:]]
+        exact = next((name for name in candidates if name in modules), None)
+        homes[tensor.name] = exact or max((_parent(n, modules) for n in candidates), key=len)
+    return homes
+
+
+def _distribute(own: dict[str, int], homes: Mapping[str, str], found: Study) -> dict[str, float]:
+    """FLOP by tensor, adding up to all that was counted; deepest modules first."""
+    forward: dict[str, float] = {}
+    pending: dict[str, float] = dict(own)
+    for module in sorted({*own, *_ancestors(own)}, key=lambda name: -len(name)):
+        flops = pending.get(module, 0.0)
+        weights = _bearers(module, homes, found)
+        if not weights:
+            parent = module.rpartition(".")[0]
+            pending[parent] = pending.get(parent, 0.0) + flops
+            continue
+        whole = sum(weights.values())
+        for name, weight in weights.items():
+            forward[name] = forward.get(name, 0.0) + flops * weight / whole
+    return forward
+
+
+def _ancestors(names: Iterable[str]) -> set[str]:
+    found = {""}
+    for name in names:
+        while name:
+            name = name.rpartition(".")[0]
+            found.add(name)
+    return found
+
+
+def _bearers(module: str, homes: Mapping[str, str], found: Study) -> dict[str, float]:
+    """Who bears a module's own operations, by weight: its tensors, else those beneath it.
+
+    Nobody, so that they pass to the module around it, where an attention's inputs are all there is.
+    """
+    here = [t for t in found.tensors if homes.get(t.name) == module]
+    weights = {t.name: found.costs[t.name].forward for t in here}
+    if any(weights.values()):
+        return weights
+    start = f"{module}." if module else ""
+    beneath = [t for t in found.tensors if homes.get(t.name, "\0").startswith(start)]
+    outputs = [t.name for t in beneath if t.role == "output"]
+    if outputs:
+        return dict.fromkeys(outputs, 1.0)
+    weights = {t.name: found.costs[t.name].forward for t in beneath}
+    inputs = module and all(t.role in ("query", "key_value", "fused_qkv") for t in beneath)
+    return {} if inputs or not any(weights.values()) else weights

@@ -1,0 +1,88 @@
+"""The profiler: `ModelDownloaded` becomes `ModelProfiled`."""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import structlog
+
+from config.settings import Settings
+from messages.documents import digest_of
+from messages.metadata import ModelMetadata
+from messages.models import ModelDownloaded, ModelProfiled
+from messages.names import metadata_file_name, short_name
+from messages.subjects import MODEL_DOWNLOADED
+from services.profiler.counting import Counter
+from services.profiler.files import write_metadata
+from services.profiler.profile import profile_directory
+from services.runtime import progress
+from services.runtime.bus import Bus
+from services.runtime.service import Route, Service
+
+log = structlog.get_logger()
+
+
+def build(settings: Settings, _bus: Bus) -> Service:
+    """The profiler of this origin; it counts exactly where settings and packages allow."""
+    counter = (
+        Counter(settings.origin_dir / "cache" / "flops", settings.profiler.count_timeout_s)
+        if settings.profiler.exact
+        else None
+    )
+    profiler = Profiler(settings.origin_dir, counter)
+    route = Route(
+        MODEL_DOWNLOADED,
+        profiler.profile,
+        where={"origin": settings.node.node_id},
+        slots=settings.profiler.slots,
+    )
+    background = (counter.keep,) if counter else ()
+    return Service("profiler", routes=(route,), background=background)
+
+
+@dataclass(frozen=True)
+class Profiler:
+    """Costs every tensor of a model on this origin's disk, from its headers alone."""
+
+    origin_dir: Path
+    counter: Counter | None = None
+
+    async def profile(self, said: ModelDownloaded) -> tuple[ModelProfiled]:
+        """Where the metadata file stands and what it sums up to."""
+        request = said.request
+        metadata = await anyio.to_thread.run_sync(
+            functools.partial(
+                profile_directory,
+                Path(said.model_path),
+                batch_size=request.batch_size,
+                sequence_length=request.sequence_length,
+                model_name=short_name(request.model_name),
+                revision=said.revision,
+                node_id=said.origin,
+                counter=self.counter,
+            ),
+            abandon_on_cancel=True,
+        )
+        progress.report(len(metadata.layers), len(metadata.layers), "tensors")
+        for warning in metadata.warnings:
+            log.warning("profile", job_id=said.job_id, warning=warning)
+        return (await self._said(said, metadata),)
+
+    async def _said(self, said: ModelDownloaded, metadata: ModelMetadata) -> ModelProfiled:
+        name = metadata_file_name(said.request.model_name)
+        folder = self.origin_dir / "metadata"
+        path, body = await anyio.to_thread.run_sync(write_metadata, folder, name, metadata)
+        return ModelProfiled(
+            origin=said.origin,
+            job_id=said.job_id,
+            generation=said.generation,
+            request=said.request,
+            revision=said.revision,
+            metadata_file=str(path),
+            sha256=digest_of(body),
+            size_bytes=len(body),
+            total_compute=metadata.total_compute,
+            total_layers=metadata.total_layers,
+        )
