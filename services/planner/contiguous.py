@@ -1,5 +1,6 @@
 """Chains of contiguous blocks: from metadata and wishes to the solvers' terms, and back."""
 
+import functools
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -8,25 +9,64 @@ from messages.nodes import Node
 from messages.plans import Assignment
 from messages.wishes import Wishes
 from services.planner.case import Case, Placed
-from services.planner.chains import Chain, Demands
-from services.planner.failures import ImpossibleWish
+from services.planner.chains import Answer, Chain, Demands, bottleneck
+from services.planner.failures import ImpossibleWish, Infeasible
 from services.planner.line import Line, Offer, line_of, memory_bytes
-from services.planner.pipeline import solve
-from services.planner.refusal import refusal
+from services.planner.pipeline import exists, solve
+from services.planner.refusal import refusal, too_many_copies
+from services.planner.replicas import best_fleet
 from services.planner.selection import offers_of
 
 
 def place(case: Case) -> Placed:
-    """The best chain of the eligible nodes; Infeasible or ImpossibleWish where there is none."""
+    """The best chains of the eligible nodes; Infeasible or ImpossibleWish where there are none."""
     line = line_of(case.blocks, case.tie.size_bytes, case.tie.block)
     offers = offers_of(case.selection.nodes, line.scale, lambda node: case.offered[node.node_id])
     demands = demands_of(case.wishes, line, offers)
-    answer = solve(line, offers, demands)
+    if case.wishes.objective == "latency":
+        return _fastest_answer(case, line, offers, demands)
+    wanted = _replicas(case, demands)
+    solver = functools.partial(solve, line, demands=demands)
+    fleet = best_fleet(line, offers, solver, wanted)
+    if fleet is not None:
+        slowest_s = max(bottleneck(line, offers, chain) for chain in fleet.chains)
+        bound_s = slowest_s / (1 + fleet.gap)
+        return placed_chains(case, line, offers, fleet.chains, bound_s, fleet.proof)
+    if wanted is not None and wanted > 1 and solver(offers) is not None:
+        raise too_many_copies(line, offers, wanted, case.headroom)
+    raise _refusal(case, line, offers, demands)
+
+
+def _fastest_answer(case: Case, line: Line, offers: Sequence[Offer], demands: Demands) -> Placed:
+    """One chain with the least latency."""
+    from services.planner import latency
+
+    answer = latency.solve(line, offers, demands)
     if answer is None:
-        raise refusal(
-            line, offers, demands, lambda o: solve(line, o, demands) is not None, case.headroom
-        )
+        fallback = solve(line, offers, demands)
+        if fallback is None:
+            raise _refusal(case, line, offers, demands)
+        answer = Answer(fallback.chain, math.inf, 0.0, "the chain with the best throughput")
     return placed_chains(case, line, offers, (answer.chain,), answer.lower_bound_s, answer.proof)
+
+
+def _refusal(
+    case: Case, line: Line, offers: Sequence[Offer], demands: Demands
+) -> Infeasible | ImpossibleWish:
+    return refusal(line, offers, demands, lambda o: exists(line, o, demands), case.headroom)
+
+
+def _replicas(case: Case, demands: Demands) -> int | None:
+    """How many chains; wishes about nodes are about one chain."""
+    wanted = case.wishes.replicas
+    if not demands:
+        return wanted
+    if wanted is not None and wanted > 1:
+        raise ImpossibleWish(
+            "pins, required nodes and a fixed order hold for one chain, not for several replicas",
+            advice="ask for one replica, or leave out the pins, the requirements and the order",
+        )
+    return 1
 
 
 def placed_chains(

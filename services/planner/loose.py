@@ -32,6 +32,21 @@ def place_greedy(case: Case) -> Placed:
     )
 
 
+def place_balanced(case: Case) -> Placed:
+    """The most even placement of single tensors; Infeasible where they do not fit."""
+    from services.planner import balanced
+
+    items = items_of(case)
+    balance = balanced.place(items, bins_of(case))
+    assignments = assignments_of(balance.placement, items, case.selection.nodes)
+    return Placed(
+        assignments=assignments,
+        lower_bound_s=balance.lower_bound_s,
+        proof=balance.proof,
+        hops=hops_of(assignments, items),
+    )
+
+
 def bins_of(case: Case) -> tuple[greedy.Bin, ...]:
     """The eligible nodes with the bytes each can be given: memory, or disk where that is less."""
     return tuple(

@@ -45,16 +45,20 @@ class Many:
         self.small = table.held.size <= _MOST_CELLS
         self.width = max(8, min(_MOST_WIDTH, _WIDTH_STEPS // len(table.counts)))
         self.prices: Prices | None = None
+        self._top_s = float(table.sums[-1] / table.rates.min())
         self.proof = BY_PRICES if self.small else "all work over all compute within memory"
 
     def best(self) -> tuple[Chain, float] | None:
         """The best chain found and a proven lower bound; None where there is provably none."""
-        top_s = float(self.table.sums[-1] / self.table.rates.min())
-        first = self.probe(top_s, branches=None)
+        first = self.probe(self._top_s, branches=None)
         if first.chain is None:
             return None
         low_s = self.bound(self.table.lower_bound(), self._time(first.chain))
         return self._descend(first.chain, low_s)
+
+    def exists(self) -> bool:
+        """Whether any chain exists at all."""
+        return self.probe(self._top_s, branches=None).chain is not None
 
     def bound(self, low_s: float, high_s: float) -> float:
         """The largest limit, nearly, that prices refuse; `high_s` can be kept."""

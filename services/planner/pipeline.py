@@ -13,6 +13,7 @@ from services.planner.chains import NO_DEMANDS, Answer, Chain, Demands, Oracle, 
 from services.planner.line import Line, Offer
 
 _FEW_STEPS = 2_000
+_MORE_STEPS = 400_000
 _MOST_TRANSITIONS = 1 << 23
 
 
@@ -24,10 +25,53 @@ def solve(line: Line, offers: Sequence[Offer], demands: Demands = NO_DEMANDS) ->
     if demands.order:
         oracle = functools.partial(ordered.feasible, line, offers, demands, demands.order)
         return _exact(line, offers, oracle, "order given: parametric search")
-    if demands or exhaustive.steps(line, offers) <= _FEW_STEPS:
+    if exhaustive.steps(line, offers) <= (_MORE_STEPS if demands.required else _FEW_STEPS):
         oracle = functools.partial(exhaustive.feasible, line, offers, demands)
         return _exact(line, offers, oracle, "every set and order of the nodes")
-    return _vectorised(line, offers)
+    free = sorted(demands.required - demands.pins.keys())
+    if free:
+        return _with_required(line, offers, demands, free)
+    return _vectorised(line, offers, demands.pins)
+
+
+def exists(line: Line, offers: Sequence[Offer], demands: Demands = NO_DEMANDS) -> bool:
+    """Whether any chain exists at all; cheaper than the best one."""
+    if demands.order:
+        return ordered.feasible(line, offers, demands, demands.order, math.inf) is not None
+    if exhaustive.steps(line, offers) <= _MORE_STEPS:
+        return exhaustive.feasible(line, offers, demands, math.inf) is not None
+    if demands.required - demands.pins.keys():
+        return solve(line, offers, demands) is not None
+    from services.planner.many import Many
+    from services.planner.multisets import Multisets, transitions
+    from services.planner.table import Table
+
+    table = Table(line, offers, demands.pins)
+    if transitions(table.counts) <= _MOST_TRANSITIONS:
+        return Multisets(table).feasible(math.inf) is not None
+    return Many(table, offers).exists()
+
+
+def _with_required(
+    line: Line, offers: Sequence[Offer], demands: Demands, free: Sequence[int]
+) -> Answer | None:
+    """Many nodes, some required: the best chain, with who lacks in it pinned to a small unit."""
+    best = _vectorised(line, offers, demands.pins)
+    if best is None:
+        return None
+    lacking = [k for k in free if all(stage.offer != k for stage in best.chain)]
+    if not lacking:
+        return best
+    k = lacking[0]
+    pinned = {u for first, last in demands.pins.values() for u in range(first, last)}
+    for unit in sorted(set(range(len(line))) - pinned, key=lambda u: (line.works[u], u)):
+        if line.fits(offers[k], unit, unit + 1):
+            pins = {**demands.pins, k: (unit, unit + 1)}
+            found = solve(line, offers, Demands(pins, demands.required))
+            if found is not None:
+                proof = f"{best.proof}, without the required nodes"
+                return answer(line, offers, found.chain, best.lower_bound_s, proof)
+    return None
 
 
 def _exact(line: Line, offers: Sequence[Offer], oracle: Oracle, proof: str) -> Answer | None:
@@ -38,15 +82,17 @@ def _exact(line: Line, offers: Sequence[Offer], oracle: Oracle, proof: str) -> A
     return answer(line, offers, chain, bound_s, proof)
 
 
-def _vectorised(line: Line, offers: Sequence[Offer]) -> Answer | None:
+def _vectorised(
+    line: Line, offers: Sequence[Offer], pins: dict[int, tuple[int, int]]
+) -> Answer | None:
     from services.planner import identical, multisets
     from services.planner.table import Table
 
-    if identical.applies(line):
+    if not pins and identical.applies(line):
         found = identical.best(line, offers)
         proof = "identical blocks: closed form"
         return found and answer(line, offers, *found, proof)
-    table = Table(line, offers)
+    table = Table(line, offers, pins)
     if multisets.transitions(table.counts) <= _MOST_TRANSITIONS:
         programme = multisets.Multisets(table)
         first = programme.feasible(math.inf)

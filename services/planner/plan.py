@@ -54,4 +54,4 @@ def place(case: Case) -> Placed:
         return contiguous.place(case)
     if case.strategy == "greedy":
         return loose.place_greedy(case)
-    return loose.place_greedy(case)
+    return loose.place_balanced(case)

@@ -40,6 +40,22 @@ def refusal(
     )
 
 
+def too_many_copies(
+    line: Line, offers: Sequence[Offer], wanted: int, headroom: float
+) -> Infeasible:
+    """The refusal of more replicas than the nodes were found to hold."""
+    need, have = wanted * line.memory_of(0, len(line)), sum(o.memory for o in offers)
+    largest = max(offers, key=lambda o: (o.memory, o.node_id))
+    missing = math.ceil(max(1, need - have) / (1.0 - headroom))
+    return Infeasible(
+        f"{wanted} replicas need {need} bytes, {len(offers)} nodes offer {have}",
+        constraint="memory",
+        node_id=largest.node_id,
+        missing=missing,
+        advice="ask for fewer replicas, or let the planner choose (replicas auto)",
+    )
+
+
 def _least_change(
     line: Line, offers: Sequence[Offer], constraint: str, feasible: Feasible
 ) -> tuple[Offer, int]:

@@ -1,6 +1,6 @@
 """How far each kind of node reaches from each unit, for all kinds and units at once (numpy)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,21 +14,27 @@ Ints = npt.NDArray[np.int64]
 class Table:
     """One row for each kind of node (same rate, memory and disk), one column for each start.
 
-    `members` are the offers of each kind, `held` the furthest ends within memory and disk.
+    `members` are the offers of each kind, `held` the furthest ends within memory and disk. An offer
+    with a pin is a kind of its own: its range holds the pin, and no other range touches it. A
+    further start still never means a nearer end, which is all that the searches rely on.
     """
 
-    def __init__(self, line: Line, offers: Sequence[Offer]) -> None:
+    def __init__(
+        self, line: Line, offers: Sequence[Offer], pins: Mapping[int, tuple[int, int]] | None = None
+    ) -> None:
         self.line = line
-        grouped: dict[tuple[float, int, int], list[int]] = {}
+        self._pins = pins or {}
+        grouped: dict[tuple[float, int, int, int], list[int]] = {}
         for k, offer in enumerate(offers):
-            grouped.setdefault((offer.rate, offer.memory, offer.disk), []).append(k)
+            own = k if k in self._pins else -1
+            grouped.setdefault((offer.rate, offer.memory, offer.disk, own), []).append(k)
         self.members = list(grouped.values())
         self.counts = tuple(len(members) for members in self.members)
-        self.rates = np.array([rate for rate, _, _ in grouped])
+        self.rates = np.array([rate for rate, _, _, _ in grouped])
         self.sums = np.array(line.work_sums, dtype=np.int64)
         self.held = np.minimum(
-            _reach(line, line.memory_sums, np.array([m for _, m, _ in grouped], dtype=np.int64)),
-            _reach(line, line.disk_sums, np.array([d for _, _, d in grouped], dtype=np.int64)),
+            _reach(line, line.memory_sums, np.array([m for _, m, _, _ in grouped], dtype=np.int64)),
+            _reach(line, line.disk_sums, np.array([d for _, _, d, _ in grouped], dtype=np.int64)),
         )
         self.most = (self.sums[self.held] - self.sums[:-1]).max(axis=1)
 
@@ -44,7 +50,22 @@ class Table:
         """For every kind and start the furthest end within memory, disk and the limit."""
         caps = self.caps(limit_s)
         reached = np.searchsorted(self.sums, self.sums[None, :-1] + caps[:, None], "right") - 1
-        return np.minimum(reached, self.held)
+        return self._fenced(np.minimum(reached, self.held))
+
+    def _fenced(self, ends: Ints) -> Ints:
+        """The ends stopped at others' pins, and a pinned offer's only where they hold its pin."""
+        starts = np.arange(ends.shape[1])
+        for k, (first, last) in self._pins.items():
+            for kind, members in enumerate(self.members):
+                row = ends[kind]
+                if members == [k]:
+                    row[(starts > first) | (row < last)] = 0
+                    np.maximum(row, starts, out=row)
+                else:
+                    before = starts < first
+                    row[before] = np.minimum(row[before], first)
+                    row[(starts >= first) & (starts < last)] = starts[first:last]
+        return ends
 
     def lower_bound(self) -> float:
         """The time at which the work fits when every node does any range it can hold, or more."""

@@ -1,0 +1,157 @@
+"""The `balanced` strategy: independent tensors, the smallest largest load, within memory.
+
+Tensors alike in compute and bytes are one kind. Kinds are poured over the nodes, heaviest first,
+each level as low as it goes; where that is not within 0.1 % of the bound, an integer programme over
+how many of each kind a node gets improves it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from messages.ids import NodeId
+from services.planner.bounds import least_feasible
+from services.planner.failures import Infeasible
+from services.planner.greedy import Bin, Item, Placement
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+CLOSE_ENOUGH = 1e-3
+_MOST_CELLS = 6_000
+_BRANCHES = 300
+_TOLERANCE = 1e-12
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """Tensors alike: GFLOP and bytes of each kind, how many there are, and which."""
+
+    compute: Floats
+    size: Ints
+    count: Ints
+    members: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Balance:
+    """A placement with its largest load and a proven lower bound, in seconds."""
+
+    placement: Placement
+    bottleneck_s: float
+    lower_bound_s: float
+    proof: str
+
+
+def place(items: Sequence[Item], bins: Sequence[Bin]) -> Balance:
+    """The most even placement found; Infeasible where the tensors are found not to fit."""
+    kinds = _kinds(items)
+    rates = np.array([b.gflops for b in bins])
+    rooms = np.array([b.memory for b in bins], dtype=np.int64)
+    bound_s, proof = _simple_bound(kinds, rates), "all work over all compute"
+    counts = _poured(kinds, rates, rooms)
+    time_s = np.inf if counts is None else _time(kinds, rates, counts)
+    if time_s > bound_s * (1 + CLOSE_ENOUGH) and len(kinds.count) * len(bins) <= _MOST_CELLS:
+        from services.planner.programme import even_counts
+
+        found = even_counts(kinds, rates, rooms, _BRANCHES)
+        if found.bound_s > bound_s:
+            bound_s, proof = found.bound_s, "integer programme over kinds of tensors"
+        if found.counts is not None and _time(kinds, rates, found.counts) < time_s:
+            counts, time_s = found.counts, _time(kinds, rates, found.counts)
+    if counts is None:
+        raise _refusal(items, bins)
+    return Balance(_placement(items, bins, kinds, counts), time_s, min(bound_s, time_s), proof)
+
+
+def _kinds(items: Sequence[Item]) -> Kinds:
+    grouped: dict[tuple[float, int], list[int]] = {}
+    for k, item in enumerate(items):
+        grouped.setdefault((item.compute, item.size_bytes), []).append(k)
+    ranked = sorted(grouped, key=lambda kind: (-kind[0], -kind[1]))
+    return Kinds(
+        compute=np.array([compute for compute, _ in ranked]),
+        size=np.array([size for _, size in ranked], dtype=np.int64),
+        count=np.array([len(grouped[kind]) for kind in ranked], dtype=np.int64),
+        members=tuple(tuple(grouped[kind]) for kind in ranked),
+    )
+
+
+def _simple_bound(kinds: Kinds, rates: Floats) -> float:
+    total = float(kinds.compute @ kinds.count / rates.sum()) * (1 - _TOLERANCE)
+    return max(total, float(kinds.compute.max() / rates.max()))
+
+
+def _time(kinds: Kinds, rates: Floats, counts: Ints) -> float:
+    return float(((kinds.compute @ counts) / rates).max())
+
+
+def _poured(kinds: Kinds, rates: Floats, rooms: Ints) -> Ints | None:
+    """How many of each kind each node gets, heaviest kind first; None where one does not fit."""
+    loads, left = np.zeros(len(rates)), rooms.copy()
+    counts = np.zeros((len(kinds.count), len(rates)), dtype=np.int64)
+    for k, (compute, size, count) in enumerate(
+        zip(kinds.compute.tolist(), kinds.size.tolist(), kinds.count.tolist(), strict=True)
+    ):
+        fitting = np.minimum(left // size, count) if size else np.full(len(rates), count)
+        if int(fitting.sum()) < count:
+            return None
+        taken = _level(loads, rates, fitting, compute, count)
+        counts[k] = taken
+        loads += taken * compute
+        left -= taken * size
+    return counts
+
+
+def _level(loads: Floats, rates: Floats, fitting: Ints, compute: float, count: int) -> Ints:
+    """`count` things alike over the nodes so that the highest level is as low as it can be."""
+    if compute <= 0:
+        return _first(fitting, count)
+
+    def taken(limit_s: float) -> Ints:
+        room = np.floor((limit_s * rates - loads) / compute * (1 + _TOLERANCE))
+        return np.clip(room, 0, fitting).astype(np.int64)
+
+    top_s = float(((loads + fitting * compute) / rates).max()) * (1 + 1e-9)
+    limit_s = least_feasible(lambda t: int(taken(t).sum()) >= count, 0.0, top_s)
+    chosen = taken(limit_s)
+    over = int(chosen.sum()) - count
+    levels = (loads + chosen * compute) / rates
+    for node in np.argsort(-levels, kind="stable")[: max(over, 0)].tolist():
+        chosen[node] -= 1
+    return chosen
+
+
+def _first(fitting: Ints, count: int) -> Ints:
+    before = np.concatenate([[0], np.cumsum(fitting)[:-1]])
+    first: Ints = np.clip(count - before, 0, fitting)
+    return first
+
+
+def _placement(items: Sequence[Item], bins: Sequence[Bin], kinds: Kinds, counts: Ints) -> Placement:
+    """Things alike go to nodes in execution order, so that neighbours tend to stay together."""
+    placed: dict[NodeId, list[int]] = {b.node_id: [] for b in bins}
+    for members, row in zip(kinds.members, counts.tolist(), strict=True):
+        at = 0
+        for bin_, count in zip(bins, row, strict=True):
+            placed[bin_.node_id].extend(members[at : at + count])
+            at += count
+    return {
+        node_id: tuple(items[k] for k in sorted(mine)) for node_id, mine in placed.items() if mine
+    }
+
+
+def _refusal(items: Sequence[Item], bins: Sequence[Bin]) -> Infeasible:
+    need, have = sum(item.size_bytes for item in items), sum(b.memory for b in bins)
+    largest_item = max(items, key=lambda item: item.size_bytes)
+    largest = max(bins, key=lambda b: (b.memory, b.node_id))
+    missing = max(1, need - have, largest_item.size_bytes - largest.memory)
+    return Infeasible(
+        f"the tensors need {need} bytes, {largest_item.name} alone {largest_item.size_bytes}; "
+        f"{len(bins)} nodes offer {have}, {largest.node_id} most with {largest.memory}",
+        constraint="memory",
+        node_id=largest.node_id,
+        missing=missing,
+        advice=f"{missing} more bytes of memory on {largest.node_id} are needed at least",
+    )

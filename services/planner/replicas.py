@@ -1,0 +1,124 @@
+"""Several chains instead of one, where the nodes hold several copies: which nodes form which.
+
+Every chain is solved exactly; how nodes are grouped is chosen among a few rules, and judged by the
+forward passes a second of all chains together, which no grouping can bring above all compute over
+all work.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from services.planner.chains import Answer, Chain, Stage
+from services.planner.line import Line, Offer
+
+Solver = Callable[[Sequence[Offer]], Answer | None]
+Groups = tuple[tuple[int, ...], ...]
+_TIE = 1e-9
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Chains over disjoint nodes; `gap` compares their passes a second with all compute's."""
+
+    chains: tuple[Chain, ...]
+    passes_per_s: float
+    proof: str
+    gap: float
+
+
+def best_fleet(
+    line: Line, offers: Sequence[Offer], solver: Solver, count: int | None
+) -> Fleet | None:
+    """The best chains found: `count` of them, or as many as are best; None where none was found.
+
+    With one chain the gap and proof are the chain's own. Of equals, more chains need fewer hops.
+    """
+    best: Fleet | None = None
+    for groups in _candidates(line, offers, solver, count):
+        fleet = _fleet(line, offers, solver, groups)
+        if fleet and (best is None or fleet.passes_per_s >= best.passes_per_s * (1 - _TIE)):
+            best = fleet
+    return best
+
+
+def copies(line: Line, offers: Sequence[Offer]) -> int:
+    """How many copies the nodes' memory holds at most."""
+    needed = line.memory_of(0, len(line))
+    room = sum(min(offer.memory, needed) for offer in offers)
+    return min(len(offers), room // needed if needed else len(offers))
+
+
+def _candidates(
+    line: Line, offers: Sequence[Offer], solver: Solver, count: int | None
+) -> Iterable[Groups]:
+    most = copies(line, offers)
+    if count is None or count == 1:
+        yield (tuple(range(len(offers))),)
+    counts = [count] if count is not None else sorted({2, 3, 4, most // 2, most})
+    for wanted in counts:
+        if 2 <= wanted <= most:
+            yield _dealt(offers, wanted, lambda offer: offer.rate)
+            yield _dealt(offers, wanted, lambda offer: float(offer.memory))
+            yield _filled(offers, wanted, solver)
+    alone = [k for k, offer in enumerate(offers) if line.fits(offer, 0, len(line))]
+    if len(alone) > 1 or (alone and count is None):
+        yield from _around(offers, alone, count)
+
+
+def _dealt(offers: Sequence[Offer], count: int, size: Callable[[Offer], float]) -> Groups:
+    """Largest first, each to the group that has least so far."""
+    groups: list[list[int]] = [[] for _ in range(count)]
+    sums = [0.0] * count
+    for k in sorted(range(len(offers)), key=lambda k: (-size(offers[k]), k)):
+        least = min(range(count), key=lambda g: (sums[g], g))
+        groups[least].append(k)
+        sums[least] += size(offers[k])
+    return tuple(tuple(sorted(group)) for group in groups)
+
+
+def _filled(offers: Sequence[Offer], count: int, solver: Solver) -> Groups:
+    """Nodes by falling memory into one group after another, each closed when it holds a copy."""
+    groups: list[tuple[int, ...]] = []
+    group: list[int] = []
+    for k in sorted(range(len(offers)), key=lambda k: (-offers[k].memory, k)):
+        group.append(k)
+        if len(groups) < count - 1 and solver([offers[i] for i in group]) is not None:
+            groups.append(tuple(sorted(group)))
+            group = []
+    return (*groups, tuple(sorted(group)))
+
+
+def _around(offers: Sequence[Offer], alone: Sequence[int], count: int | None) -> Iterable[Groups]:
+    """Whoever holds a whole copy for itself; the others form a chain, or help the slowest."""
+    rest = [k for k in range(len(offers)) if k not in set(alone)]
+    solos = [[k] for k in alone]
+    if count in (None, len(solos)):
+        yield tuple((k,) for k in alone)
+    if rest and count in (None, len(solos) + 1):
+        yield (*((k,) for k in alone), tuple(rest))
+    if rest and count in (None, len(solos)):
+        for k in rest:
+            min(solos, key=lambda g: sum(offers[i].rate for i in g)).append(k)
+        yield tuple(tuple(sorted(group)) for group in solos)
+
+
+def _fleet(line: Line, offers: Sequence[Offer], solver: Solver, groups: Groups) -> Fleet | None:
+    answers = []
+    for group in groups:
+        found = solver([offers[k] for k in group]) if group else None
+        if found is None:
+            return None
+        answers.append(found)
+    passes = math.fsum(1 / a.bottleneck_s for a in answers if a.bottleneck_s > 0)
+    chains = tuple(
+        tuple(Stage(group[s.offer], s.start, s.end) for s in a.chain)
+        for group, a in zip(groups, answers, strict=True)
+    )
+    if len(answers) == 1:
+        only = answers[0]
+        gap = only.bottleneck_s / only.lower_bound_s - 1 if only.lower_bound_s > 0 else 0.0
+        return Fleet(chains, passes, only.proof, gap)
+    ideal = math.fsum(offer.rate for offer in offers) / max(1, line.work_sums[-1])
+    proof = f"{len(answers)} chains, each the best of its nodes; together against all compute"
+    return Fleet(chains, passes, proof, max(0.0, ideal / passes - 1) if passes else 0.0)
