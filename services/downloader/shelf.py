@@ -58,6 +58,10 @@ class Shelf:
         making.rename(place)
         _sync(place.parent)
 
+    def discard(self, making: Path) -> None:
+        """Remove what was being made; for whoever holds its claim."""
+        shutil.rmtree(making)
+
     def check_space(self, model_name: str, making: Path, total_bytes: int, keep_bytes: int) -> None:
         """NotEnoughDisk where what is missing of `total_bytes` would not leave `keep_bytes`."""
         trouble = self.no_space(model_name, making, total_bytes, keep_bytes)
