@@ -54,6 +54,7 @@ async def running(bus: Bus, settings: Settings, *services: Service) -> AsyncIter
     stop = anyio.Event()
     async with anyio.create_task_group() as group:
         group.start_soon(actor.run, stop)
+        await actor.ready.wait()
         try:
             yield actor
         finally:

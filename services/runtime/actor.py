@@ -28,6 +28,7 @@ class Actor:
         self._bus = bus
         self._settings = settings
         self._services = services
+        self.ready = anyio.Event()
         self.consumers = [
             Consumer(service.name, route, bus, settings)
             for service in services
@@ -47,6 +48,7 @@ class Actor:
             async with anyio.create_task_group() as consuming:
                 for consumer in self.consumers:
                     consuming.start_soon(consumer.run, stop)
+                self.ready.set()
                 log.info("running", services=[service.name for service in self._services])
                 await stop.wait()
                 for micro in micros:

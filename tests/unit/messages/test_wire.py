@@ -23,7 +23,8 @@ TRAVELLING: dict[str, type[Message]] = {
 } | {kind.__name__: kind for api in ENDPOINTS for kind in (api.question, api.answer)}
 # `/`, `.`, wildcards, controls and everything else that must never be a token of a subject.
 ESCAPING_NAMES = [
-    "../etc", "a/../b", "/models/../etc", "..", "a b", "org/name\n", "a/b/c", "", "~/x", "-x", "a\x00b"
+    "../etc", "a/../b", "/models/../etc", "..", "a b", "org/name\n", "a/b/c", "", "~/x", "-x",
+    "a\x00b",
 ]  # fmt: skip
 HOSTILE_IDS = ["", ".", "..", "a.b", "*", ">", "a b", "a/b", "a\n", "\x00", "$SYS", "é", "a" * 65]
 
