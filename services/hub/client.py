@@ -51,6 +51,7 @@ async def call(
 ) -> T:
     """The answer of one call of the library, made in a thread; it is left behind when it hangs.
 
+    No request of it waits for longer than TIMEOUT_S, since a thread keeps its process from ending.
     Raises ModelRefused or HubUnavailable.
     """
     await anyio.to_thread.run_sync(_import_library)
@@ -64,9 +65,24 @@ def _import_library() -> None:
 
 
 def _ask(ask: Callable[["HfApi"], T]) -> T:
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, get_session
 
+    get_session().timeout = TIMEOUT_S
     return ask(HfApi(endpoint=endpoint(), token=token(), library_name="williw"))
+
+
+async def body_of(
+    web: "AsyncClient", url: str, asked: dict[str, str], *, limit_bytes: int
+) -> bytes:
+    """The body of an answer, or its first `limit_bytes`. Raises what the library raises."""
+    body = bytearray()
+    async with web.stream("GET", url, headers=asked, timeout=TIMEOUT_S) as response:
+        await raise_for(response)
+        async for piece in response.aiter_bytes():
+            body += piece
+            if len(body) >= limit_bytes:  # a server without ranges would send it all
+                break
+    return bytes(body[:limit_bytes])
 
 
 async def raise_for(response: "Response") -> None:

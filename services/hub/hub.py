@@ -4,12 +4,14 @@ import re
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import anyio
 import msgspec
 
 from services.hub import client
-from services.hub.failures import NoSuchFile, UnusableModel
+from services.hub.account import endpoint
+from services.hub.failures import HubUnavailable, NoSuchFile, UnusableModel
 from services.hub.selection import INDEX, File, choose
 from services.hub.together import side_by_side
 from services.hub.trouble import hub_errors
@@ -22,8 +24,10 @@ HEADER_GUESS_BYTES = 100_000
 """What is asked of a file at first: most headers are shorter, and need no second request."""
 HEADER_LIMIT_BYTES = 100_000_000
 _HEADER_WORKERS = 16
-_SILENCE_TIMEOUT_S = 30.0
-_FILE_TIMEOUT_S = 300.0
+_HEADERS_TIMEOUT_S = 300.0
+_JSON_LIMIT_BYTES = 64 << 20
+_LISTING_TIMEOUT_S = 60.0
+_LISTING_LIMIT_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -65,17 +69,24 @@ def is_commit(revision: str) -> bool:
 
 
 async def resolve(model_name: str, revision: str = "main") -> Snapshot:
-    """The commit that a revision means now and its files, in one call.
+    """The commit that a revision means now and its files, in one call, which a cancel ends at once.
+
+    (The library's own `model_info` would leave a thread behind that keeps a process from ending.)
 
     Raises GatedModel, NoSuchModel, NoSuchRevision and their kin, or HubUnavailable.
     """
-    info = await client.call(
-        model_name,
-        lambda api: api.model_info(
-            model_name, revision=revision, files_metadata=True, timeout=client.TIMEOUT_S
-        ),
-        revision=revision,
-    )
+    page = quote(revision, safe="")
+    url = f"{endpoint()}/api/models/{model_name}/revision/{page}?blobs=true"
+    headers = await anyio.to_thread.run_sync(client.headers)
+    with hub_errors(model_name, revision=revision), anyio.fail_after(_LISTING_TIMEOUT_S):
+        async with client.session() as web:
+            body = await client.body_of(web, url, headers, limit_bytes=_LISTING_LIMIT_BYTES)
+    try:
+        info = msgspec.json.decode(body, type=_Info)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        info = _Info(sha="")
+    if not is_commit(info.sha):
+        raise HubUnavailable(f"{model_name}: {endpoint()} answered, but not as a Hub does")
     files = tuple(
         File(
             path=entry.rfilename,
@@ -83,9 +94,25 @@ async def resolve(model_name: str, revision: str = "main") -> Snapshot:
             sha256=entry.lfs.sha256 if entry.lfs else "",
             git_oid="" if entry.lfs else entry.blob_id or "",
         )
-        for entry in info.siblings or ()
+        for entry in info.siblings
     )
-    return Snapshot(model_name, info.sha or revision, files)
+    return Snapshot(model_name, info.sha, files)
+
+
+class _Lfs(msgspec.Struct):
+    sha256: str
+
+
+class _Sibling(msgspec.Struct, rename="camel"):
+    rfilename: str
+    size: int | None = None
+    blob_id: str | None = None
+    lfs: _Lfs | None = None
+
+
+class _Info(msgspec.Struct):
+    sha: str
+    siblings: tuple[_Sibling, ...] = ()
 
 
 async def read_headers(model_name: str, revision: str = "main") -> RemoteModel:
@@ -149,20 +176,14 @@ class _Reader:
             raise self._unusable(f"{file.path} is shorter than the Hub says")
         return body
 
-    async def _get(self, path: str, extra: dict[str, str], limit: int = 64 << 20) -> bytes:
+    async def _get(
+        self, path: str, extra: dict[str, str], limit_bytes: int = _JSON_LIMIT_BYTES
+    ) -> bytes:
         name, commit = self.snapshot.model_name, self.snapshot.commit
         url = client.file_url(name, commit, path)
-        body = bytearray()
-        with hub_errors(name, revision=commit, path=path), anyio.fail_after(_FILE_TIMEOUT_S):
-            async with self.web.stream(
-                "GET", url, headers={**self.headers, **extra}, timeout=_SILENCE_TIMEOUT_S
-            ) as response:
-                await client.raise_for(response)
-                async for piece in response.aiter_bytes():
-                    body += piece
-                    if len(body) >= limit:  # a server without ranges would send it all
-                        return bytes(body[:limit])
-        return bytes(body)
+        asked = {**self.headers, **extra}
+        with hub_errors(name, revision=commit, path=path), anyio.fail_after(_HEADERS_TIMEOUT_S):
+            return await client.body_of(self.web, url, asked, limit_bytes=limit_bytes)
 
     def _unusable(self, reason: str) -> UnusableModel:
         return UnusableModel(

@@ -7,7 +7,7 @@ import anyio
 
 from services.hub import client
 from services.hub.account import endpoint, token
-from services.hub.failures import HubUnavailable, ModelRefused, NoSuchFile, NoToken
+from services.hub.failures import HubUnavailable, NoSuchFile, NoToken
 from services.hub.trouble import hub_errors
 
 if TYPE_CHECKING:
@@ -62,22 +62,11 @@ async def read_metadata(repo: str, file: str, commit: str) -> bytes:
 
     Raises NoSuchModel, NoSuchRevision, NoSuchFile, TokenRefused, HubUnavailable.
     """
-    body = bytearray()
     headers = await anyio.to_thread.run_sync(client.headers)
     url = client.file_url(repo, commit, file)
     with hub_errors(repo, revision=commit, path=file), anyio.fail_after(_TIMEOUT_S):
-        async with (
-            client.session() as web,
-            web.stream("GET", url, headers=headers, timeout=client.TIMEOUT_S) as response,
-        ):
-            await client.raise_for(response)
-            async for piece in response.aiter_bytes():
-                body += piece
-                if len(body) > _LIMIT_BYTES:
-                    raise ModelRefused(
-                        repo, f"{file} is larger than any metadata", advice="check METADATA_REPO"
-                    )
-    return bytes(body)
+        async with client.session() as web:
+            return await client.body_of(web, url, headers, limit_bytes=_LIMIT_BYTES)
 
 
 async def _head(repo: str) -> str:

@@ -16,18 +16,18 @@ async def side_by_side(
 ) -> list[R]:
     """The results in the order of `items`, at most `workers` at once.
 
-    The first Permanent or Passing ends the others and is raised itself, not in a group.
+    The first Permanent, Passing or OSError ends the others and is raised itself, not in a group.
     """
     wanted = tuple(items)
     results: dict[int, R] = {}
-    failures: list[Permanent | Passing] = []
+    failures: list[Permanent | Passing | OSError] = []
     limiter = anyio.CapacityLimiter(workers)
 
     async def one(place: int, item: T) -> None:
         try:
             async with limiter:
                 results[place] = await do(item)
-        except (Permanent, Passing) as failure:
+        except (Permanent, Passing, OSError) as failure:
             failures.append(failure)
             group.cancel_scope.cancel()
 

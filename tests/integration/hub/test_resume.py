@@ -1,5 +1,6 @@
 """Downloads that are cut short: killed, cancelled, or wanted by two at once."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from config.settings import NodeSection, Settings
 from messages.ids import JobId, NodeId
 from messages.jobs import ModelRequest, ModelRequested
 from services.downloader.service import Downloader
+from services.hub.failures import HubUnavailable, NotEnoughDisk
 from tests.loopback_hub.server import LoopbackHub
 
 SIZE_BYTES = 24 << 20
@@ -146,3 +148,31 @@ async def test_no_error_or_log_line_holds_the_token(
         assert "neverwritethisdown" not in told
     shown = capsys.readouterr()
     assert "neverwritethisdown" not in shown.out + shown.err + caplog.text
+
+
+async def test_a_disk_that_fills_up_meanwhile_says_how_much_is_missing(
+    hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add("org/model", FILES)
+    write = os.pwrite
+
+    def full(descriptor: int, data: bytes, at: int) -> int:
+        if at >= 4 << 20:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data, at)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(NotEnoughDisk) as refused:
+        await Downloader(settings_in(tmp_path / "home")).download(SAID)
+    assert 0 < refused.value.needed_bytes <= SIZE_BYTES - (4 << 20)
+
+
+async def test_a_hub_that_names_a_path_as_its_commit_is_not_believed(
+    hub: LoopbackHub, tmp_path: Path
+) -> None:
+    hub.add("org/model", FILES)
+    repo = hub.repos["org/model"]
+    repo.commits["../../outside"] = repo.commits[repo.refs["main"]]
+    repo.refs["main"] = "../../outside"
+    with pytest.raises(HubUnavailable, match="not as a Hub does"):
+        await Downloader(settings_in(tmp_path / "home")).download(SAID)
