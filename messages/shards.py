@@ -80,13 +80,13 @@ class StageReady(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):
-    """Who may fetch what of a plan: the SHA-256 of each node's token, and the files by digest.
+    """Who may fetch what of a plan: the SHA-256 of each node's token, and its files by digest.
 
     A token is 256 random bits, so its digest may be read by anybody and lets nobody in.
     """
 
     tokens: dict[NodeId, Sha256]
-    files: tuple[Digest, ...]
+    files: dict[NodeId, tuple[Digest, ...]]
 
 
 class ShardsReady(Fact, frozen=True, kw_only=True):

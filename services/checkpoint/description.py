@@ -9,7 +9,7 @@ import msgspec
 
 from messages.failures import Permanent
 from messages.ids import Count, NodeId, PlanId
-from messages.shards import FileName, StageFile, StageTensor
+from messages.shards import StageFile, StageTensor
 from messages.wire import decode
 from services.checkpoint.layout import StageLayout
 

@@ -6,16 +6,14 @@ block in both files, so the header is padded until that holds for the largest ru
 
 from collections.abc import Sequence
 
-import msgspec
-
 from messages.shards import StageTensor
 from services.checkpoint.checkpoint import StoredTensor
 from services.checkpoint.headers import PREFIX_BYTES
 from services.checkpoint.layout import Span
+from services.checkpoint.stage_header import header_body, padded
 
 BLOCK_BYTES = 4096
 _ALIGNMENT = 8
-METADATA = {"format": "pt"}
 
 
 def placed(tensors: Sequence[StoredTensor]) -> tuple[bytes, tuple[StageTensor, ...]]:
@@ -23,21 +21,9 @@ def placed(tensors: Sequence[StoredTensor]) -> tuple[bytes, tuple[StageTensor, .
 
     The header is a multiple of 8 bytes; at most 4 KiB of it are padding.
     """
-    entries: dict[str, object] = {"__metadata__": METADATA}
-    begin = 0
-    for tensor in tensors:
-        end = begin + tensor.size_bytes
-        entries[tensor.name] = {
-            "dtype": tensor.dtype,
-            "shape": tensor.shape,
-            "data_offsets": (begin, end),
-        }
-        begin = end
-    body = msgspec.json.encode(entries)
+    body = header_body((t.name, t.dtype, t.shape, t.size_bytes) for t in tensors)
     data_start = _data_start(PREFIX_BYTES + len(body), runs(tensors))
-    body = body.ljust(data_start - PREFIX_BYTES)
-    header = len(body).to_bytes(PREFIX_BYTES, "little") + body
-    return header, tuple(_places(tensors, data_start))
+    return padded(body, data_start), tuple(_places(tensors, data_start))
 
 
 def runs(tensors: Sequence[StoredTensor]) -> list[Span]:

@@ -40,7 +40,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class SplitStage:
-    """A stage that `split_directory` left on disk; `written` is false where it was there already."""
+    """A stage that `split_directory` left on disk; not `written` where it was there before."""
 
     node_id: NodeId
     stage: int

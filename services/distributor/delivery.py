@@ -1,0 +1,244 @@
+"""One delivery on this node: what must come, from whom, and the fact that it is here."""
+
+import functools
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+import anyio
+import anyio.to_thread
+import structlog
+
+from config.settings import Settings
+from messages.base import Fact
+from messages.failures import Permanent
+from messages.ids import JobId, NodeId
+from messages.plans import NodeAssigned, SplitPlan, SplitPlanned
+from messages.shards import (
+    Access,
+    ReceivedBytes,
+    ShardDelivered,
+    ShardsReady,
+    StageManifest,
+    StageReady,
+)
+from messages.subjects import SHARDS_READY, SPLIT_PLANNED
+from messages.wire import decode
+from services.checkpoint.shelf import OriginShelf
+from services.distributor.arrival import Arrival
+from services.distributor.failures import NotEnoughDisk
+from services.distributor.held import Held
+from services.distributor.holdings import Holdings
+from services.distributor.prune import prune
+from services.distributor.receive import Reception
+from services.distributor.routes import files_by_route
+from services.distributor.sources import Sources
+from services.distributor.store import Store
+from services.distributor.transfer import Source
+from services.runtime import progress
+from services.runtime.bus import Bus
+
+log = structlog.get_logger()
+_MIB = 1024 * 1024
+
+
+class NotInPlan(Permanent):
+    """The node was assigned a part, and the origin made none for it."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What one node is to have: the manifest as it came, its digest, and the facts behind it."""
+
+    assigned: NodeAssigned
+    ready: ShardsReady
+    stage: StageReady
+    body: bytes
+    manifest: StageManifest
+
+    @property
+    def sha256(self) -> str:
+        """The stage's name."""
+        return self.stage.manifest.sha256
+
+
+@dataclass
+class Deliveries:
+    """Receives stages into `store`, one at a time for each stage."""
+
+    settings: Settings
+    bus: Bus
+    store: Store
+    holdings: Holdings
+    shelf: OriginShelf | None = None
+    tls: ssl.SSLContext | None = None
+    _busy: dict[str, anyio.Lock] = field(default_factory=dict)
+
+    @property
+    def node_id(self) -> NodeId:
+        """This node."""
+        return NodeId(self.settings.node.node_id)
+
+    async def deliver(self, assigned: NodeAssigned) -> Sequence[Fact]:
+        """Receive this node's stage of a plan, verify it, make it visible."""
+        started = anyio.current_time()
+        order = await self._order(assigned)
+        async with self._busy.setdefault(order.sha256, anyio.Lock()):
+            if await anyio.to_thread.run_sync(self.store.holds, order.sha256, order.manifest):
+                await anyio.to_thread.run_sync(self.store.use, order.sha256, order.manifest)
+                total = order.manifest.size_bytes
+                progress.report(total, total)
+                return (self._delivered(order, {"held": total}, 0, (), started),)
+            reception = await self._receive(order)
+        log.info(
+            "stage delivered",
+            stage=order.sha256[:16],
+            bytes=order.manifest.size_bytes,
+            sources=dict(reception.received),
+        )
+        distrusted = tuple(sorted(reception.sources.distrusted))
+        return (
+            self._delivered(
+                order, reception.received, reception.resumed_bytes, distrusted, started
+            ),
+        )
+
+    async def source(self, job_id: JobId, for_node: NodeId, node_id: str) -> Source | None:
+        """Where a node serves now and what it must be shown, or None while it does not live."""
+        entry = await self.bus.registry.node(NodeId(node_id))
+        token = await self.bus.grants.token(self.node_id, job_id)
+        if entry is None or not entry.data_url or token is None:
+            return None
+        return Source(node_id, entry.data_url, job_id, for_node, token, self.tls)
+
+    def sources(self, job_id: JobId, for_node: NodeId) -> Sources:
+        """The sources of one delivery."""
+        return Sources(functools.partial(self.source, job_id, for_node))
+
+    async def _order(self, assigned: NodeAssigned) -> Order:
+        said = await self.bus.facts.wait(
+            SHARDS_READY,
+            origin=assigned.origin,
+            job_id=assigned.job_id,
+            generation=assigned.generation,
+        )
+        ready = said.fact
+        assert isinstance(ready, ShardsReady)  # noqa: S101
+        for stage in ready.stages:
+            if stage.node_id == self.node_id:
+                body = await self.bus.documents.get(stage.manifest)
+                return Order(assigned, ready, stage, body, decode(body, StageManifest))
+        raise NotInPlan(f"the origin made no stage for {self.node_id}")
+
+    async def _receive(self, order: Order) -> Reception:
+        manifest = order.manifest
+        arrival = Arrival(manifest, self.store.arriving(order.sha256))
+        await anyio.to_thread.run_sync(self._make_room, order)
+        routes = await self._routes(order)
+        await anyio.to_thread.run_sync(arrival.open)
+        sources = self.sources(order.assigned.job_id, self.node_id)
+        reception = Reception(arrival, sources, self.settings.distributor.in_flight)
+        self.holdings.arriving(arrival.files)
+        try:
+            await reception.resume()
+            await reception.take_held(await anyio.to_thread.run_sync(self._held))
+            await self._take_own(order, reception)
+            await reception.fetch(routes)
+            arrival.close()
+            await anyio.to_thread.run_sync(self.store.finish, order.sha256, order.body)
+            await anyio.to_thread.run_sync(self.holdings.read)
+        finally:
+            arrival.close()
+            self.holdings.arrived(arrival.files)
+        return reception
+
+    async def _take_own(self, order: Order, reception: Reception) -> None:
+        """At the origin the stage comes from its own disk, by the layout."""
+        shelved = None
+        if self.shelf is not None and order.assigned.origin == self.node_id:
+            shelved = await anyio.to_thread.run_sync(self.shelf.stage, order.sha256)
+        if shelved is not None:
+            await reception.take_laid_out(shelved, self.node_id)
+
+    async def _routes(self, order: Order) -> dict[tuple[str, ...], tuple[str, ...]]:
+        """The digests of the stage's files by route."""
+        assigned = order.assigned
+        planned = await self.bus.facts.last(
+            SPLIT_PLANNED,
+            origin=assigned.origin,
+            job_id=assigned.job_id,
+            generation=assigned.generation,
+        )
+        if planned is None or not isinstance(planned.fact, SplitPlanned):
+            raise NotInPlan("the plan of this assignment is no longer on the bus")
+        plan = await self.bus.documents.load(planned.fact.plan, SplitPlan)
+        access = Access(tokens={}, files={})
+        if order.ready.access is not None:
+            access = await self.bus.documents.load(order.ready.access, Access)
+        routes = files_by_route(
+            [file.digest for file in order.manifest.files],
+            self.node_id,
+            assigned.origin,
+            assigned.fetch_from,
+            plan.megaphone_plan,
+            access.files,
+        )
+        return {tuple(map(str, route)): digests for route, digests in routes.items()}
+
+    def _held(self) -> Held:
+        held = Held()
+        for stage in self.store.stages():
+            held.add(stage.manifest, stage.directory)
+        return held
+
+    def _make_room(self, order: Order) -> None:
+        """Refuse what does not fit, after old stages gave way; what arrived before counts."""
+        limits = self.settings.distributor
+        arriving = self.store.arriving(order.sha256)
+        have = sum(p.stat().st_blocks * 512 for p in arriving.rglob("*") if p.is_file())
+        needed = max(order.manifest.size_bytes - have, 0)
+        if limits.quota_bytes:
+            room = limits.quota_bytes - order.manifest.size_bytes
+            pruned = prune(self.store.models, max(room, 0))
+            left = sum(stage.size_bytes for stage in self.store.stages())
+            if left + order.manifest.size_bytes > limits.quota_bytes:
+                raise NotEnoughDisk(
+                    order.manifest.size_bytes, max(limits.quota_bytes - left, 0), self.store.models
+                )
+            if pruned:
+                log.info("old stages gave way", stages=[one.directory for one in pruned])
+        free = self.store.free_bytes() - limits.keep_free_bytes
+        if needed > free:
+            raise NotEnoughDisk(needed, max(free, 0), self.store.models)
+
+    def _delivered(
+        self,
+        order: Order,
+        received: dict[str, int],
+        resumed_bytes: int,
+        distrusted: tuple[str, ...],
+        started: float,
+    ) -> ShardDelivered:
+        manifest, assigned = order.manifest, order.assigned
+        return ShardDelivered(
+            origin=assigned.origin,
+            job_id=assigned.job_id,
+            generation=assigned.generation,
+            node_id=self.node_id,
+            plan_id=manifest.plan_id,
+            stage=manifest.stage,
+            stage_dir=str(self.store.link(manifest)),
+            stage_sha256=order.stage.manifest.sha256,
+            size_bytes=manifest.size_bytes,
+            shard_size_mb=manifest.size_bytes / _MIB,
+            total_params=sum(prod(t.shape) for file in manifest.files for t in file.tensors),
+            received=tuple(
+                ReceivedBytes(source=source, size_bytes=size)
+                for source, size in sorted(received.items())
+                if size
+            ),
+            resumed_bytes=resumed_bytes,
+            wall_s=anyio.current_time() - started,
+            distrusted=distrusted,
+        )

@@ -1,0 +1,48 @@
+"""What can go wrong between two nodes, and what it says about the one asked."""
+
+from pathlib import Path
+
+from messages.failures import Passing, Permanent
+
+
+class SourceTrouble(Exception):
+    """A source did not give what it was asked for; `source` is its node id."""
+
+    def __init__(self, source: str, what: str) -> None:
+        super().__init__(f"{source} {what}")
+        self.source = source
+
+
+class Unreachable(SourceTrouble):
+    """No connection, or one that broke: it may be down, it is not suspected."""
+
+
+class NotYet(SourceTrouble):
+    """It says that it does not have the chunk yet."""
+
+
+class Absent(SourceTrouble):
+    """It says that it does not have the file, or that we may not have it."""
+
+
+class Distrusted(SourceTrouble):
+    """It altered, truncated or withheld a chunk: it is named in the fact, and not asked again."""
+
+
+class NotEnoughDisk(Permanent):
+    """A stage does not fit: `needed_bytes`, `free_bytes`, `path`."""
+
+    def __init__(self, needed_bytes: int, free_bytes: int, path: Path) -> None:
+        super().__init__(
+            f"the stage needs {needed_bytes} bytes more, and {path} has {free_bytes} to give",
+            advice="free some with `williw node prune`, raise quota_bytes, or leave the node out",
+        )
+        self.needed_bytes, self.free_bytes, self.path = needed_bytes, free_bytes, path
+
+
+class DiskFull(Permanent):
+    """The disk filled up under an arriving stage; what is verified stays, for the next try."""
+
+
+class NoSource(Passing):
+    """Nobody who should have the bytes gave any for a while; asked again later."""

@@ -1,0 +1,88 @@
+"""Passing on what this node does not keep: a chunk is fetched, verified, sent, and forgotten.
+
+This is how a chain reaches a node that the origin cannot, and how a plan's chain brings different
+parts through: nothing lands on the disks on the way.
+"""
+
+import functools
+from dataclasses import dataclass, field
+
+import anyio
+
+from messages.shards import StageFile
+from services.checkpoint.chunks import chunk_range
+from services.distributor.content import Extent
+from services.distributor.failures import SourceTrouble
+from services.distributor.sources import Sources
+from services.distributor.transfer import Link, Source, on_thread
+
+MOST_CHUNKS = 16
+"""Chunks on their way through a node at once, over all who ask."""
+
+
+@dataclass
+class Upstream:
+    """Whom this node asks for what others ask it; connections are kept for the next chunk."""
+
+    route: tuple[str, ...]
+    sources: Sources
+    room: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(MOST_CHUNKS))
+    _idle: dict[Source, list[Link]] = field(default_factory=dict)
+
+    async def chunk(self, file: StageFile, index: int) -> bytes:
+        """One verified chunk. Raises SourceTrouble; returns nothing while all sources rest."""
+        async with self.room:
+            source = await self.sources.pick(self.route)
+            if source is None:
+                await anyio.sleep(0.1)
+                return b""
+            links = self._idle.setdefault(source, [])
+            link = links.pop() if links else Link(source)
+            _, length = chunk_range(index, file.size_bytes, file.chunk_bytes)
+            buffer = bytearray(length)
+            fetch = functools.partial(link.fetch, file, index, 1, memoryview(buffer), _kept)
+            try:
+                await on_thread(link, fetch)
+            except SourceTrouble as trouble:
+                await self.sources.troubled(trouble)
+                return b""
+            links.append(link)
+            self.sources.gave(source.node_id)
+            return bytes(buffer)
+
+    def close(self) -> None:
+        """Close the connections."""
+        for links in self._idle.values():
+            for link in links:
+                link.close()
+        self._idle.clear()
+
+
+class Through:
+    """One request's view of a file that is fetched as it is asked for, a chunk an answer."""
+
+    def __init__(self, file: StageFile, upstream: Upstream) -> None:
+        self._file, self._upstream = file, upstream
+        self._first = 0
+        self._data = b""
+
+    @property
+    def size_bytes(self) -> int:
+        """The file's length."""
+        return self._file.size_bytes
+
+    async def ready(self, first: int, most: int, wait_s: float) -> int:
+        """One chunk, if it comes from upstream within `wait_s`."""
+        with anyio.move_on_after(wait_s):
+            while not self._data:
+                self._first, self._data = first, await self._upstream.chunk(self._file, first)
+        return 1 if self._data else 0
+
+    def extents(self, start: int, size_bytes: int) -> list[Extent | bytes]:
+        """The chunk that is ready, from memory."""
+        offset = start - self._first * self._file.chunk_bytes
+        return [self._data[offset : offset + size_bytes]]
+
+
+def _kept(_index: int, _data: memoryview) -> None:
+    """The buffer is the chunk."""

@@ -1,0 +1,142 @@
+"""The edge to those who fetch: chunks of files by the digest of their content, over HTTP.
+
+    GET /v1/files/<digest>    Range: bytes=a-b    Authorization: Bearer …    Williw-Job: …
+
+Nothing of a path comes from the wire. An answer (206) holds the chunks in a row that are ready, at
+least one; 503 says "not yet". Bytes go by sendfile from the page cache to the socket, unless TLS.
+"""
+
+import asyncio
+import re
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import structlog
+from aiohttp import web
+
+from services.checkpoint.chunks import chunk_count
+from services.distributor.access import Gate
+from services.distributor.content import Content, Extent
+from services.distributor.pace import Pace
+from services.distributor.transfer import FOR_HEADER, JOB_HEADER
+
+log = structlog.get_logger()
+WAIT_S = 2.0
+"""How long a chunk that is not here yet is waited for before the answer is "not yet"."""
+MOST_CHUNKS = 64
+SLOW_S = 30.0
+"""A reader that does not take a slice in so long is cut off."""
+_RANGE = re.compile(r"^bytes=(\d{1,18})-(\d{1,18})\Z")
+_BEARER = re.compile(r"^Bearer ([\x21-\x7e]{1,256})\Z")
+_MAX_LINE = 2048
+
+Find = Callable[[str, str, str], Awaitable[tuple[Content, int] | None]]
+"""By digest, job and the node it is for: the content and its chunk size, or None."""
+
+
+@dataclass
+class DataServer:
+    """Serves what `find` finds to those whom `gate` admits."""
+
+    gate: Gate
+    find: Find
+    pace: Pace
+    max_connections: int = 64
+    sent_bytes: int = 0
+    _open: int = field(default=0)
+
+    @asynccontextmanager
+    async def listening(
+        self, host: str, port: int, tls: ssl.SSLContext | None = None
+    ) -> AsyncIterator[int]:
+        """Serve for the length of the block; gives the port."""
+        application = web.Application()
+        application.router.add_get(r"/v1/files/{digest:[0-9a-f]{64}}", self._get)
+        runner = web.AppRunner(
+            application,
+            access_log=None,
+            max_line_size=_MAX_LINE,
+            max_field_size=_MAX_LINE,
+            keepalive_timeout=60.0,
+            shutdown_timeout=1.0,
+        )
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, host, port, ssl_context=tls)
+            await site.start()
+            yield runner.addresses[0][1]
+        finally:
+            await runner.cleanup()
+
+    async def _get(self, request: web.Request) -> web.StreamResponse:
+        if self._open >= self.max_connections:
+            return web.Response(status=503, headers={"Retry-After": "1", "Connection": "close"})
+        self._open += 1
+        try:
+            return await self._answer(request)
+        finally:
+            self._open -= 1
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        digest, job_id = request.match_info["digest"], request.headers.get(JOB_HEADER, "")
+        bearer = _BEARER.match(request.headers.get("Authorization", ""))
+        asked = _RANGE.match(request.headers.get("Range", ""))
+        node = await self.gate.admits(job_id, bearer[1], digest) if bearer else None
+        if node is None:
+            return web.Response(status=403)
+        found = await self.find(digest, job_id, request.headers.get(FOR_HEADER, ""))
+        if found is None:
+            return web.Response(status=404)
+        content, chunk_bytes = found
+        if not asked or int(asked[1]) % chunk_bytes or not _within(asked, content):
+            return web.Response(status=416)
+        first = int(asked[1]) // chunk_bytes
+        wanted = min(chunk_count(int(asked[2]) + 1, chunk_bytes) - first, MOST_CHUNKS)
+        count = await content.ready(first, wanted, WAIT_S)
+        if count == 0:
+            return web.Response(status=503, headers={"Retry-After": "0"})
+        start = first * chunk_bytes
+        end = min((first + count) * chunk_bytes, int(asked[2]) + 1)
+        return await self._send(request, content, start, end)
+
+    async def _send(
+        self, request: web.Request, content: Content, start: int, end: int
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(status=206)
+        response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{content.size_bytes}"
+        response.content_type = "application/octet-stream"
+        response.content_length = end - start
+        await response.prepare(request)
+        for extent in content.extents(start, end - start):
+            await self._send_extent(request, response, extent)
+        await response.write_eof()
+        return response
+
+    async def _send_extent(
+        self, request: web.Request, response: web.StreamResponse, extent: Extent | bytes
+    ) -> None:
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError
+        if isinstance(extent, bytes):
+            await self.pace.take(len(extent))
+            await response.write(extent)
+            self.sent_bytes += len(extent)
+            return
+        loop = asyncio.get_running_loop()
+        with extent.path.open("rb") as file:
+            for done in range(0, extent.size_bytes, self.pace.slice_bytes):
+                length = min(self.pace.slice_bytes, extent.size_bytes - done)
+                await self.pace.take(length)
+                async with asyncio.timeout(SLOW_S):
+                    sent = await loop.sendfile(transport, file, extent.offset + done, length)
+                self.sent_bytes += sent
+                if sent < length:  # the file shrank: the reader sees the connection break
+                    transport.abort()
+                    raise ConnectionResetError
+
+
+def _within(asked: re.Match[str], content: Content) -> bool:
+    return int(asked[1]) <= int(asked[2]) < content.size_bytes

@@ -1,0 +1,91 @@
+"""Which of a file's sources to ask now: the first on its route that answers and is trusted."""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import anyio
+import structlog
+
+from services.distributor.failures import Absent, Distrusted, NotYet, SourceTrouble
+from services.distributor.transfer import Source
+
+log = structlog.get_logger()
+Resolve = Callable[[str], Awaitable[Source | None]]
+_STRIKES = 3
+_RESOLVED_S = 2.0
+
+
+@dataclass
+class Standing:
+    """How one source has behaved in this delivery."""
+
+    rests_until: float = 0.0
+    troubles: int = 0
+    gave_at: float = 0.0
+    source: Source | None = None
+    resolved_at: float = -1e9
+
+
+@dataclass
+class Sources:
+    """The sources of one delivery; `resolve` finds a node's address and our token for it.
+
+    A source that says "not yet" is waited for up to `patience_s` from its last chunk on; one that
+    cannot be reached rests for a while, one that cheats is never asked again.
+    """
+
+    resolve: Resolve
+    patience_s: float = 8.0
+    distrusted: set[str] = field(default_factory=set)
+    _standing: dict[str, Standing] = field(default_factory=dict)
+
+    async def pick(self, route: Sequence[str]) -> Source | None:
+        """The source to ask, or None while all of them rest."""
+        now = anyio.current_time()
+        for node_id in route:
+            standing = self._of(node_id)
+            if node_id in self.distrusted or standing.rests_until > now:
+                continue
+            if now - standing.resolved_at > _RESOLVED_S:
+                standing.source = await self.resolve(node_id)
+                standing.resolved_at = anyio.current_time()
+            if standing.source is not None:
+                return standing.source
+        return None
+
+    def exhausted(self, route: Iterable[str]) -> bool:
+        """Whether every source of the route has cheated."""
+        return all(node_id in self.distrusted for node_id in route)
+
+    def gave(self, node_id: str) -> None:
+        """It gave a verified chunk."""
+        standing = self._of(node_id)
+        standing.troubles, standing.gave_at = 0, anyio.current_time()
+
+    async def troubled(self, trouble: SourceTrouble) -> None:
+        """Draw the consequence of what a source did, and wait as long as that takes."""
+        now, standing = anyio.current_time(), self._of(trouble.source)
+        standing.troubles += 1
+        if isinstance(trouble, NotYet):
+            if now - standing.gave_at > self.patience_s:
+                self._rest(standing, now)
+            else:
+                await anyio.sleep(0.05)
+        elif isinstance(trouble, Distrusted):
+            self.distrusted.add(trouble.source)
+            log.warning("source distrusted", source=trouble.source, why=str(trouble))
+        elif not isinstance(trouble, Absent) and standing.troubles >= _STRIKES * 4:
+            self._rest(standing, now, 5.0)
+        else:
+            self._rest(standing, now, min(0.25 * standing.troubles, 2.0))
+        log.debug("source troubled", source=trouble.source, why=str(trouble))
+
+    def _rest(self, standing: Standing, now: float, for_s: float = 5.0) -> None:
+        standing.rests_until = now + for_s
+        standing.gave_at = now + for_s  # its patience starts anew then
+        standing.resolved_at = -1e9
+
+    def _of(self, node_id: str) -> Standing:
+        if node_id not in self._standing:
+            self._standing[node_id] = Standing(gave_at=anyio.current_time())
+        return self._standing[node_id]

@@ -1,0 +1,184 @@
+"""The splitter's route: a stored plan becomes the manifests of its stages, which can be served."""
+
+import errno
+import functools
+import hashlib
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from config.settings import Settings
+from messages.base import Fact
+from messages.documents import digest_of
+from messages.failures import Permanent
+from messages.ids import NodeId, Sha256
+from messages.metadata import ModelMetadata
+from messages.models import ModelDownloaded
+from messages.plans import SplitPlan, SplitPlanned
+from messages.shards import Access, ShardsReady, StageReady
+from messages.subjects import MODEL_DOWNLOADED, SPLIT_PLANNED
+from messages.wire import encode
+from services.checkpoint.shelf import OriginShelf, ShelvedStage, cut_key, manifest_of
+from services.checkpoint.sources import SourceFiles
+from services.runtime import progress
+from services.runtime.bus import Bus
+from services.runtime.service import Route, Service
+from services.splitter.split import Cutter, Stage, cutter
+
+
+class NoModelHere(Permanent):
+    """The plan is for a model that this origin's disk does not hold."""
+
+
+class NotEnoughDisk(Permanent):
+    """The stages do not fit: `needed_bytes`, `free_bytes`, `path`."""
+
+    def __init__(self, needed_bytes: int, free_bytes: int, path: Path) -> None:
+        super().__init__(
+            f"writing the stages takes {needed_bytes} bytes, and {path} has {free_bytes} free",
+            advice='free some, or set materialize = "none" in [splitter] to serve from the source',
+        )
+        self.needed_bytes, self.free_bytes, self.path = needed_bytes, free_bytes, path
+
+
+class Splitter:
+    """The handler, with the settings and the bus it needs."""
+
+    def __init__(self, settings: Settings, bus: Bus) -> None:
+        self._settings = settings
+        self._bus = bus
+        self._shelf = OriginShelf(settings.origin_dir / "stages")
+
+    async def cut(self, planned: SplitPlanned) -> Sequence[Fact]:
+        """The manifest of every stage, once the origin can serve them all."""
+        if planned.plan_only:
+            return ()
+        plan = await self._bus.documents.load(planned.plan, SplitPlan)
+        metadata = await self._bus.documents.load(planned.metadata, ModelMetadata)
+        model_dir = await self._model_dir(planned)
+        shas = await anyio.to_thread.run_sync(
+            functools.partial(self._stages, model_dir, plan, metadata.ties)
+        )
+        bodies = {node: self._shelf.manifest(sha256) or b"" for node, sha256 in shas.items()}
+        ready = [await self._ready(planned, node, body) for node, body in bodies.items()]
+        access = await self._access(planned, bodies)
+        return (
+            ShardsReady(
+                origin=planned.origin,
+                job_id=planned.job_id,
+                generation=planned.generation,
+                plan_id=plan.plan_id,
+                stages=tuple(ready),
+                access=await self._bus.documents.put(encode(access), f"{plan.plan_id}.access"),
+            ),
+        )
+
+    async def sweep(self) -> None:
+        """Remove what an earlier process of this service left half made."""
+        await anyio.to_thread.run_sync(self._shelf.sweep)
+
+    async def _model_dir(self, planned: SplitPlanned) -> Path:
+        """Where the model of this job is; a plan of a later generation finds the first download."""
+        said = await self._bus.facts.last(
+            MODEL_DOWNLOADED, origin=planned.origin, job_id=planned.job_id
+        )
+        if said is None or not isinstance(said.fact, ModelDownloaded):
+            raise NoModelHere(
+                f"the origin {planned.origin} has not downloaded {planned.model_name} for this job",
+                advice="ask for a plan only (plan_only), or request the model from this origin",
+            )
+        return Path(said.fact.model_path)
+
+    async def _ready(self, planned: SplitPlanned, node: str, body: bytes) -> StageReady:
+        manifest = await anyio.to_thread.run_sync(manifest_of, body)
+        name = f"{planned.plan_id}.{node}.manifest"
+        return StageReady(
+            node_id=manifest.node_id,
+            stage=manifest.stage,
+            size_bytes=manifest.size_bytes,
+            manifest=await self._bus.documents.store(body, name),
+        )
+
+    async def _access(self, planned: SplitPlanned, bodies: Mapping[str, bytes]) -> Access:
+        """Each node's token is made once and kept on the bus; only its digest is told."""
+        tokens: dict[NodeId, Sha256] = {}
+        for node in bodies:
+            token = await self._bus.grants.grant(NodeId(node), planned.job_id)
+            tokens[NodeId(node)] = Sha256(hashlib.sha256(token.encode()).hexdigest())
+        files = {
+            NodeId(node): tuple(file.digest for file in manifest_of(body).files)
+            for node, body in bodies.items()
+        }
+        return Access(tokens=tokens, files=files)
+
+    def _stages(
+        self, model_dir: Path, plan: SplitPlan, ties: Sequence[Sequence[str]]
+    ) -> Mapping[str, str]:
+        """The stage digest of each node; nothing is read where the same cut was made before."""
+        settings = self._settings.splitter
+        made = cutter(
+            model_dir,
+            plan,
+            ties=ties,
+            chunk_bytes=settings.chunk_bytes,
+            threads=settings.jobs,
+            report=progress.report,
+        )
+        key = cut_key(made.layouts, made.paths, settings.materialize)
+        known = self._shelf.recall(key)
+        if known is None:
+            known = self._cut(made)
+            self._shelf.remember(key, known)
+        return known
+
+    def _cut(self, made: Cutter) -> dict[str, str]:
+        written = {layout.node_id for layout in made.layouts if self._writes(layout.node_id)}
+        self._check_space(sum(x.size_bytes for x in made.layouts if x.node_id in written))
+        paths = {name: str(path) for name, path in made.paths.items()}
+        shas: dict[str, str] = {}
+        with SourceFiles(made.paths) as sources:
+            for layout in made.layouts:
+                room = self._shelf.room() if layout.node_id in written else None
+                try:
+                    stage = made.cut(layout, sources, room)
+                except OSError as error:
+                    if room is not None:
+                        shutil.rmtree(room, ignore_errors=True)
+                    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                        self._check_space(1 << 62)
+                    raise
+                shas[layout.node_id] = self._keep(stage, paths, room)
+        return shas
+
+    def _keep(self, stage: Stage, paths: dict[str, str], room: Path | None) -> str:
+        body = encode(stage.manifest)
+        shelved = self._shelf.manifest(digest_of(body))
+        if shelved is not None and room is None:
+            return digest_of(body)
+        return self._shelf.put(body, ShelvedStage(layout=stage.layout, paths=paths), room)
+
+    def _writes(self, node_id: NodeId) -> bool:
+        materialize = self._settings.splitter.materialize
+        own = node_id == self._settings.node.node_id
+        return materialize == "all" or (materialize == "own" and own)
+
+    def _check_space(self, needed_bytes: int) -> None:
+        self._settings.origin_dir.mkdir(parents=True, exist_ok=True)
+        free_bytes = shutil.disk_usage(self._settings.origin_dir).free
+        if needed_bytes > free_bytes:
+            raise NotEnoughDisk(needed_bytes, free_bytes, self._settings.origin_dir)
+
+
+def build(settings: Settings, bus: Bus) -> Service:
+    """The splitter of this origin."""
+    splitter = Splitter(settings, bus)
+    return Service(
+        "splitter",
+        routes=(
+            Route(SPLIT_PLANNED, splitter.cut, where={"origin": settings.node.node_id}, slots=2),
+        ),
+        background=(splitter.sweep,),
+    )

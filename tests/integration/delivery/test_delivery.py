@@ -1,0 +1,85 @@
+"""Stages arrive over the network, verified, each node its own, and the origin ends the job."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from messages.ids import NodeId
+from messages.jobs import JobCompleted, JobFailed
+from services.checkpoint.stage import verify
+from tests.integration.delivery.rig import ORIGIN, Rig, parts, plan_of, sources_of
+
+NODES = (ORIGIN, NodeId("b"), NodeId("c"))
+
+
+@pytest.mark.parametrize("topology", ["star", "chain", "mixed"])
+async def test_every_node_gets_its_stage_and_the_stages_are_the_model(
+    rig: Rig, topology: str
+) -> None:
+    async with rig.nodes(*NODES):
+        await rig.plan(plan_of(NODES, parts(6, NODES), topology=topology))
+        ended = await rig.ending()
+    assert isinstance(ended, JobCompleted), ended
+    assert [one.node_id for one in ended.nodes] == list(NODES)
+    report = verify([Path(one.stage_dir) for one in ended.nodes], rig.model)
+    assert report.ok, report.problems
+    assert report.coverage == "whole"
+    delivered = await rig.delivered()
+    for node in NODES[1:]:
+        assert sum(sources_of(delivered[node]).values()) == delivered[node].size_bytes
+
+
+async def test_a_tied_tensor_leaves_the_origin_once_in_a_mixed_plan(rig: Rig) -> None:
+    nodes = (NodeId("a"), NodeId("b"), NodeId("c"))
+    async with rig.nodes(ORIGIN, *nodes):
+        await rig.plan(plan_of(nodes, parts(6, nodes), topology="mixed"))
+        assert isinstance(await rig.ending(), JobCompleted)
+    sources = sources_of((await rig.delivered())["c"])
+    assert sources["b"] > 0
+    assert sources["a"] > 500_000
+
+
+async def test_the_same_plan_again_moves_nothing(rig: Rig) -> None:
+    plan = plan_of(NODES, parts(6, NODES))
+    async with rig.nodes(*NODES):
+        await rig.plan(plan)
+        await rig.ending()
+        await rig.plan(msgspec.structs.replace(plan, generation=2), generation=2)
+        assert isinstance(await rig.ending(generation=2), JobCompleted)
+    for fact in (await rig.delivered(generation=2)).values():
+        assert sources_of(fact) == {"held": fact.size_bytes}
+
+
+async def test_after_a_new_plan_only_the_difference_moves(rig: Rig) -> None:
+    async with rig.nodes(*NODES):
+        await rig.plan(plan_of(NODES, parts(6, NODES)))
+        await rig.ending()
+        pair = NODES[1:]
+        await rig.plan(plan_of(pair, parts(6, pair), plan_id="plan2"), generation=2)
+        assert isinstance(await rig.ending(generation=2), JobCompleted)
+    report = verify([rig.stage(node) for node in NODES[1:]], rig.model)
+    assert report.ok, report.problems
+    for fact in (await rig.delivered(generation=2)).values():
+        assert sources_of(fact)["held"] > fact.size_bytes / 4
+
+
+async def test_a_plan_that_names_unknown_tensors_fails_with_their_names(rig: Rig) -> None:
+    held = parts(6, NODES)
+    held[1] += ("model.layers.99.weight",)
+    async with rig.nodes(*NODES):
+        await rig.plan(plan_of(NODES, held))
+        ended = await rig.ending()
+    assert isinstance(ended, JobFailed)
+    assert ended.stage == "splitter"
+    assert "model.layers.99.weight" in ended.reason
+
+
+async def test_a_stage_that_does_not_fit_fails_the_job_with_the_figures(rig: Rig) -> None:
+    rig.options["b"] = {"quota_bytes": 1000}
+    async with rig.nodes(*NODES):
+        await rig.plan(plan_of(NODES, parts(6, NODES)))
+        ended = await rig.ending()
+    assert isinstance(ended, JobFailed)
+    assert "1000 to give" in ended.reason
+    assert not rig.stage("b").exists()
