@@ -27,5 +27,5 @@ class Reach:
     ] = ""
 
 
-Answer = Annotated[Output, Parameter(name="*")]
-Asking = Annotated[Reach, Parameter(name="*")]
+Answer = Annotated[Output | None, Parameter(name="*")]
+Asking = Annotated[Reach | None, Parameter(name="*")]

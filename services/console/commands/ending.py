@@ -1,0 +1,112 @@
+"""`williw cancel` and `williw retry`."""
+
+from typing import Annotated
+
+import anyio
+from cyclopts import Parameter
+
+from messages.failures import Permanent
+from messages.ids import JobId
+from messages.jobs import CancelJob, ModelRequested
+from messages.state import JobState
+from messages.subjects import JOB_CANCEL, JOB_ENDED, MODEL_REQUESTED
+from services.console.commands.jobs import known, state_object
+from services.console.commands.request import wait_for_end
+from services.console.failures import EXIT_DONE, EXIT_FAILED
+from services.console.options import Asking, Reach
+from services.console.output import say, say_json
+from services.console.reaching import reached
+from services.console.wanted import job_named
+from services.console.watch import Watch
+from services.runtime.bus import Bus
+
+_CANCEL_TIMEOUT_S = 10.0
+
+
+def cancel(job: str, /, *, reason: str = "cancelled by request", reach: Asking = None) -> int:
+    """Stop a job at whatever stage it is, and wait until it has stopped.
+
+    Example: williw cancel job-0123456789ab
+
+    Parameters
+    ----------
+    job
+        The job's id.
+    reason
+        Why; the job's ending says so.
+    """
+    return anyio.run(_cancel, job_named(job), reason, reach or Reach(), backend="asyncio")
+
+
+async def _cancel(job_id: JobId, reason: str, reach: Reach) -> int:
+    async with reached(reach) as bus:
+        state = await known(bus, job_id)
+        if state.ended:
+            raise Permanent(f"job {job_id} has ended already: {state.status}")
+        await bus.send(CancelJob(job_id=job_id, reason=reason), JOB_CANCEL)
+        with anyio.move_on_after(_CANCEL_TIMEOUT_S):
+            await bus.facts.wait(JOB_ENDED, job_id=job_id, generation=state.generation)
+        state = await known(bus, job_id)
+    if reach.json:
+        say_json(state_object(state))
+    elif state.ended:
+        say(f"{job_id} {state.status}")
+    else:
+        say(f"{job_id} will be cancelled when a requester runs; it has not answered yet")
+    return EXIT_DONE if state.status == "cancelled" else EXIT_FAILED
+
+
+def retry(
+    job: str,
+    /,
+    *,
+    wait: Annotated[bool, Parameter(negative="")] = False,
+    reach: Asking = None,
+) -> int:
+    """Try an ended job again, as its next generation; what stands on disk is used again.
+
+    Example: williw retry job-0123456789ab --wait
+
+    Parameters
+    ----------
+    job
+        The job's id.
+    wait
+        Show the job until it has ended; exit code 1 unless it completed.
+    """
+    return anyio.run(_retry, job_named(job), wait, reach or Reach(), backend="asyncio")
+
+
+async def _retry(job_id: JobId, wait: bool, reach: Reach) -> int:
+    async with reached(reach) as bus:
+        again = await _next_generation(bus, await known(bus, job_id))
+        await bus.facts.say(again)
+        if reach.json:
+            fields = {"job_id": job_id, "at": await bus.facts.now()}
+            say_json({"type": "ModelRequested", **fields, "generation": again.generation})
+        else:
+            say(f"{job_id} goes on as generation {again.generation}")
+        if not wait:
+            return EXIT_DONE
+        return await wait_for_end(bus, Watch(job_id), reach, again.generation)
+
+
+async def _next_generation(bus: Bus, state: JobState) -> ModelRequested:
+    if not state.ended:
+        raise Permanent(
+            f"job {state.job_id} has not ended: it is {state.status}",
+            advice="cancel it first, or wait",
+        )
+    requested = await bus.facts.last(MODEL_REQUESTED, job_id=state.job_id)
+    if requested is None:
+        raise Permanent(
+            f"job {state.job_id} came with metadata of its own, so there is no request to repeat",
+            advice="send the metadata again to williw.api.process",
+        )
+    return ModelRequested(
+        origin=requested.fact.origin,
+        job_id=state.job_id,
+        generation=state.generation + 1,
+        request=requested.fact.request,
+        retry_of=state.generation,
+    )

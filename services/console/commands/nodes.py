@@ -1,0 +1,90 @@
+"""`williw nodes` and `williw node prune`."""
+
+from pathlib import Path
+from typing import Any
+
+from config.settings import Settings
+from messages.nodes import NodeEntry
+from services.console.failures import EXIT_DONE
+from services.console.options import Asking, Reach
+from services.console.output import plain, say, say_json, size, table
+from services.console.reaching import ask, settings_of
+from services.runtime.bus import Bus
+
+
+def nodes(*, reach: Asking = None) -> int:
+    """List the nodes that live now, as they announced themselves.
+
+    Example: williw nodes
+    """
+    reach = reach or Reach()
+    live = ask(reach, _live)
+    if reach.json:
+        say_json([_object(entry) for entry in live])
+        return EXIT_DONE
+    rows = [
+        (
+            entry.node.node_id,
+            "origin" if entry.origin else "",
+            f"{entry.node.compute_gflops:,.0f}",
+            size(entry.node.memory_bytes),
+            size(entry.disk_free_bytes),
+            "" if entry.node.bandwidth_mbps is None else f"{entry.node.bandwidth_mbps:g}",
+            entry.data_url,
+        )
+        for entry in live
+    ]
+    table(("node", "", "GFLOPS", "memory", "disk free", "Mbps", "serves at"), rows)
+    return EXIT_DONE
+
+
+async def _live(bus: Bus) -> tuple[NodeEntry, ...]:
+    return await bus.registry.nodes()
+
+
+def _object(entry: NodeEntry) -> dict[str, Any]:
+    """An entry with its node's keys at the top, as a nodes file has them."""
+    fields = plain(entry)
+    return {**fields.pop("node"), **fields}
+
+
+def prune(
+    *,
+    models: Path | None = None,
+    quota_bytes: int = 0,
+    reach: Asking = None,
+) -> int:
+    """Remove stages that no model's link points at, the least recently used first.
+
+    Example: williw node prune --quota-bytes 50000000000
+
+    Parameters
+    ----------
+    models
+        The models directory; else the settings', and those of the nodes of `williw up`.
+    quota_bytes
+        Keep as much as this; 0 keeps only what is in use.
+    """
+    from services.distributor.prune import prune as prune_models
+
+    reach = reach or Reach()
+    settings = settings_of(reach)
+    folders = [models] if models else _model_folders(settings)
+    taken = [one for folder in folders for one in prune_models(folder, quota_bytes)]
+    if reach.json:
+        say_json({"type": "Pruned", "stages": [_pruned(one) for one in taken]})
+        return EXIT_DONE
+    for one in taken:
+        say(f"removed {one.directory}  {size(one.size_bytes)}")
+    say(f"{len(taken)} stages removed, {size(sum(one.size_bytes for one in taken))}")
+    return EXIT_DONE
+
+
+def _model_folders(settings: Settings) -> list[Path]:
+    own = settings.models_dir
+    local = sorted((settings.home / "nodes").glob("*/models"))
+    return [folder for folder in (own, *local) if folder.is_dir()]
+
+
+def _pruned(one: Any) -> dict[str, Any]:
+    return {"model_name": one.model_name, "directory": one.directory, "bytes": one.size_bytes}

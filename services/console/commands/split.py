@@ -1,0 +1,75 @@
+"""`williw split`: stage directories from a plan, without a bus."""
+
+from pathlib import Path
+from typing import Any
+
+from messages.failures import Permanent
+from messages.ids import NodeId
+from messages.plans import SplitPlan
+from services.console.failures import EXIT_DONE, Usage
+from services.console.files import read_json
+from services.console.options import Answer
+from services.console.output import say_json, size, table
+
+
+def split(
+    model_dir: Path,
+    /,
+    *,
+    plan: Path,
+    out: Path,
+    node: str | None = None,
+    jobs: int = 2,
+    output: Answer = None,
+) -> int:
+    """Cut a model into the stage directories of a plan: OUT/<node>, each appearing by one rename.
+
+    Example: williw split ./model --plan plan.json --out stages
+
+    Parameters
+    ----------
+    model_dir
+        The model's directory.
+    plan
+        The plan, as `williw plan` and `williw preview` print it.
+    out
+        Where the stage directories go.
+    node
+        Cut this node's stage only.
+    jobs
+        Stages or files read side by side.
+    """
+    if not model_dir.is_dir():
+        raise Usage(f"{model_dir} is not a directory")
+    if jobs < 1:
+        raise Usage(f"--jobs must be 1 or more, not {jobs}")
+    wanted = read_json(plan, SplitPlan)
+    from services.splitter.split import split_directory
+
+    try:
+        made = split_directory(model_dir, wanted, out, None if node is None else NodeId(node), jobs)
+    except OSError as error:
+        raise Permanent(f"cannot write {error.filename or out}: {error.strerror}") from None
+    if output and output.json:
+        say_json({"type": "Split", "plan_id": wanted.plan_id, "stages": [_object(s) for s in made]})
+    else:
+        rows = [
+            (one.node_id, one.stage + 1, size(one.size_bytes), str(one.directory), _how(one))
+            for one in made
+        ]
+        table(("node", "stage", "size", "directory", ""), rows)
+    return EXIT_DONE
+
+
+def _object(stage: Any) -> dict[str, Any]:
+    return {
+        "node_id": stage.node_id,
+        "stage": stage.stage,
+        "stage_dir": str(stage.directory),
+        "bytes": stage.size_bytes,
+        "written": stage.written,
+    }
+
+
+def _how(stage: Any) -> str:
+    return "" if stage.written else "as it was"
