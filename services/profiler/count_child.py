@@ -61,7 +61,7 @@ def build(config: dict[str, Any]) -> Any:
     for name in config.get("architectures") or ():
         found: Any = getattr(transformers, str(name), None)
         if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
-            if isinstance(settings, found.config_class or ()):
+            if isinstance(settings, getattr(found, "config_class", None) or ()):
                 chosen = found
             break
     make = getattr(chosen, "_from_config", None) or chosen.from_config

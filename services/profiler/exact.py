@@ -75,18 +75,24 @@ def _parent(name: str, modules: Mapping[str, int]) -> str:
 
 
 def _homes(tensors: Sequence[Tensor], modules: Mapping[str, int]) -> dict[str, str]:
-    """The deepest counted module that each tensor with a matrix is in, or ""."""
-    prefixes = ["", *sorted({name.partition(".")[0] + "." for name in modules if "." in name})]
+    """The deepest counted module that each tensor with a matrix is in; "" is the whole model.
+
+    A checkpoint may hold the bare model that the counted class wraps, or the other way round.
+    """
+    outer = sorted({name.partition(".")[0] for name in modules if "." in name})
     homes: dict[str, str] = {}
     for tensor in tensors:
-        if tensor.matrix is None:
-            continue
-        whole = tensor.name.rpartition(".")[0]
-        candidates = [prefix + whole for prefix in prefixes]
-        candidates += [whole.removeprefix(prefix) for prefix in prefixes[1:]]
-        exact = next((name for name in candidates if name in modules), None)
-        homes[tensor.name] = exact or max((_parent(n, modules) for n in candidates), key=len)
+        if tensor.matrix is not None:
+            whole = tensor.name.rpartition(".")[0]
+            wrapped = [_counted(f"{name}.{whole}", modules) for name in outer]
+            inside = [_counted(whole.removeprefix(f"{name}."), modules) for name in outer]
+            named = [name for name in (*wrapped, *inside) if name not in outer]
+            homes[tensor.name] = max([_counted(whole, modules), *named], key=len)
     return homes
+
+
+def _counted(name: str, modules: Mapping[str, int]) -> str:
+    return name if name in modules else _parent(name, modules)
 
 
 def _distribute(own: dict[str, int], homes: Mapping[str, str], found: Study) -> dict[str, float]:
@@ -125,7 +131,7 @@ def _bearers(module: str, homes: Mapping[str, str], found: Study) -> dict[str, f
     if any(weights.values()):
         return weights
     start = f"{module}." if module else ""
-    beneath = [t for t in found.tensors if homes.get(t.name, "\0").startswith(start)]
+    beneath = [t for t in found.tensors if t.name in homes and homes[t.name].startswith(start)]
     outputs = [t.name for t in beneath if t.role == "output"]
     if outputs:
         return dict.fromkeys(outputs, 1.0)

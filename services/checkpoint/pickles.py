@@ -1,0 +1,53 @@
+"""Pickled weights (.bin, .pth) rewritten as safetensors by a child that reads only tensors.
+
+A pickle can run code when it is read. This happens on request alone, with torch's weights_only
+unpickler on mapped files, in a process without the environment's secrets that the file's author
+would have to escape from besides.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from services.checkpoint.failures import BadCheckpoint
+
+_CHILD = Path(__file__).with_name("pickle_child.py")
+_TIMEOUT_S = 3600.0
+_KEPT = ("PATH", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
+
+
+class BadPickle(BadCheckpoint):
+    """A pickle that holds more than tensors, or that cannot be read."""
+
+
+def convert(weights: Sequence[Path], into: Path, *, timeout_s: float = _TIMEOUT_S) -> None:
+    """Write the tensors of `weights` into directory `into` as safetensors files with an index.
+
+    One file for each pickle, `model-0000k-of-0000n.safetensors`, or `model.safetensors` for one.
+    Tensors that share storage are written out each. Raises BadPickle; blocks.
+    """
+    into.mkdir(parents=True, exist_ok=True)
+    environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    command = [sys.executable, "-I", str(_CHILD), str(into), *(str(path) for path in weights)]
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise BadPickle(
+            f"converting {weights[0].name} took longer than {timeout_s:.0f} s",
+            advice="convert the model elsewhere, and request the result",
+        ) from None
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise BadPickle(
+            f"{weights[0].parent.name} cannot be converted: {said[-1][:300] if said else 'killed'}",
+            advice="use a revision or a repository that has its weights as safetensors",
+        )
