@@ -81,6 +81,7 @@ class SplitPlan(msgspec.Struct, frozen=True, kw_only=True):
     `plan_id` is a digest of metadata, nodes and wishes: the same inputs give the same plan.
     `gap` is bottleneck_s / lower_bound_s − 1 (latency_s where that is the objective) and `proof`
     names the argument behind the bound. `throughput_per_s` counts forward passes of all replicas.
+    A plan made because nodes were lost names the plan it `replaces` and the bytes that move.
     """
 
     plan_id: PlanId
@@ -111,6 +112,8 @@ class SplitPlan(msgspec.Struct, frozen=True, kw_only=True):
     decode_tokens_per_s: NonNegative = 0.0
     transfer_s: NonNegative | None = None
     warnings: tuple[str, ...] = ()
+    replaces: PlanId | None = None
+    moved_bytes: Count | None = None
 
 
 class SplitPlanned(Fact, frozen=True, kw_only=True):

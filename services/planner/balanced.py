@@ -13,14 +13,17 @@ import numpy.typing as npt
 
 from messages.ids import NodeId
 from services.planner.bounds import least_feasible
+from services.planner.evening import evened
 from services.planner.failures import Infeasible
 from services.planner.greedy import Bin, Item, Placement
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 CLOSE_ENOUGH = 1e-3
-_MOST_CELLS = 6_000
-_BRANCHES = 300
+_LINEAR_CELLS = 60_000
+_INTEGER_CELLS = 1_000
+_BRANCHES = 60
+_STEPS = 400
 _TOLERANCE = 1e-12
 
 
@@ -50,16 +53,23 @@ def place(items: Sequence[Item], bins: Sequence[Bin]) -> Balance:
     rates = np.array([b.gflops for b in bins])
     rooms = np.array([b.memory for b in bins], dtype=np.int64)
     bound_s, proof = _simple_bound(kinds, rates), "all work over all compute"
-    counts = _poured(kinds, rates, rooms)
+    nothing = np.zeros((len(kinds.count), len(bins)), dtype=np.int64)
+    counts = _poured(kinds, rates, rooms, nothing)
     time_s = np.inf if counts is None else _time(kinds, rates, counts)
-    if time_s > bound_s * (1 + CLOSE_ENOUGH) and len(kinds.count) * len(bins) <= _MOST_CELLS:
+    for most_cells, branches in ((_LINEAR_CELLS, 0), (_INTEGER_CELLS, _BRANCHES)):
+        if time_s <= bound_s * (1 + CLOSE_ENOUGH) or nothing.size > most_cells:
+            break
         from services.planner.programme import even_counts
 
-        found = even_counts(kinds, rates, rooms, _BRANCHES)
+        found = even_counts(kinds, rates, rooms, branches)
         if found.bound_s > bound_s:
             bound_s, proof = found.bound_s, "integer programme over kinds of tensors"
-        if found.counts is not None and _time(kinds, rates, found.counts) < time_s:
-            counts, time_s = found.counts, _time(kinds, rates, found.counts)
+        rounded = None if found.counts is None else _poured(kinds, rates, rooms, found.counts)
+        if rounded is not None and _time(kinds, rates, rounded) < time_s:
+            counts, time_s = rounded, _time(kinds, rates, rounded)
+    if counts is not None and time_s > bound_s * (1 + CLOSE_ENOUGH):
+        counts = evened(kinds, rates, rooms, counts, bound_s * (1 + CLOSE_ENOUGH / 2), _STEPS)
+        time_s = _time(kinds, rates, counts)
     if counts is None:
         raise _refusal(items, bins)
     return Balance(_placement(items, bins, kinds, counts), time_s, min(bound_s, time_s), proof)
@@ -87,18 +97,23 @@ def _time(kinds: Kinds, rates: Floats, counts: Ints) -> float:
     return float(((kinds.compute @ counts) / rates).max())
 
 
-def _poured(kinds: Kinds, rates: Floats, rooms: Ints) -> Ints | None:
-    """How many of each kind each node gets, heaviest kind first; None where one does not fit."""
-    loads, left = np.zeros(len(rates)), rooms.copy()
-    counts = np.zeros((len(kinds.count), len(rates)), dtype=np.int64)
+def _poured(kinds: Kinds, rates: Floats, rooms: Ints, placed: Ints) -> Ints | None:
+    """How many of each kind each node gets: what is placed already, then the rest, heaviest first.
+
+    None where one does not fit.
+    """
+    loads, left = kinds.compute @ placed, rooms - kinds.size @ placed
+    counts, rest = placed.copy(), kinds.count - placed.sum(axis=1)
     for k, (compute, size, count) in enumerate(
-        zip(kinds.compute.tolist(), kinds.size.tolist(), kinds.count.tolist(), strict=True)
+        zip(kinds.compute.tolist(), kinds.size.tolist(), rest.tolist(), strict=True)
     ):
+        if count == 0:
+            continue
         fitting = np.minimum(left // size, count) if size else np.full(len(rates), count)
         if int(fitting.sum()) < count:
             return None
         taken = _level(loads, rates, fitting, compute, count)
-        counts[k] = taken
+        counts[k] += taken
         loads += taken * compute
         left -= taken * size
     return counts

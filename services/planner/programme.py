@@ -16,11 +16,12 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 _GAP = 2e-4
 _MARGIN = 1e-6
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
 class Even:
-    """Counts by kind and node, None where none were found, and a bound on the largest load."""
+    """Counts by kind and node, perhaps not all of them, and a bound on the largest load."""
 
     counts: Ints | None
     bound_s: float
@@ -29,23 +30,28 @@ class Even:
 def even_counts(kinds: "Kinds", rates: Floats, rooms: Ints, branches: int) -> Even:
     """min T: every kind placed whole in numbers, each node's work ≤ T × rate, bytes ≤ room.
 
-    Branch and bound stops at 0.02 % or after `branches` nodes; the bound holds all the same.
+    Branch and bound stops at 0.02 % or after `branches` nodes; the bound holds all the same. With
+    no branches it is the linear relaxation, and the counts are its parts rounded down.
     """
     highs = quiet()
     highs.setOptionValue("mip_max_nodes", branches)
     highs.setOptionValue("mip_rel_gap", _GAP)
-    highs.passModel(_model(kinds, rates, rooms))
+    model = _model(kinds, rates, rooms)
+    if not branches:
+        model.integrality_ = []
+    highs.passModel(model)
     highs.run()
     shape = (len(kinds.count), len(rates))
     info = highs.getInfo()
     unit_s = _unit(kinds, rates)
-    bound_s = max(0.0, float(info.mip_dual_bound) * (1 - _MARGIN)) * unit_s
+    bound = info.mip_dual_bound if branches else info.objective_function_value
+    bound_s = max(0.0, float(bound) * (1 - _MARGIN)) * unit_s
     if info.primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
         return Even(None, bound_s if np.isfinite(bound_s) else 0.0)
     values = np.array(highs.getSolution().col_value[:-1]).reshape(shape)
-    counts = np.rint(values).astype(np.int64)
-    whole = (counts.sum(axis=1) == kinds.count).all() and (kinds.size @ counts <= rooms).all()
-    return Even(counts if whole else None, bound_s)
+    counts = np.floor(values + _ROUNDING).astype(np.int64)
+    kept = (counts.sum(axis=1) <= kinds.count).all() and (kinds.size @ counts <= rooms).all()
+    return Even(counts if kept else None, bound_s)
 
 
 def _unit(kinds: "Kinds", rates: Floats) -> float:

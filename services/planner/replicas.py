@@ -15,14 +15,20 @@ from services.planner.line import Line, Offer
 Solver = Callable[[Sequence[Offer]], Answer | None]
 Groups = tuple[tuple[int, ...], ...]
 _TIE = 1e-9
+_WORTH_IT = 0.01
+_MOST_SOLOS = 16
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """Chains over disjoint nodes; `gap` compares their passes a second with all compute's."""
+    """Chains over disjoint nodes; `gap` compares their passes a second with all compute's.
+
+    `pass_s` is the compute of one pass on the slowest chain.
+    """
 
     chains: tuple[Chain, ...]
     passes_per_s: float
+    pass_s: float
     proof: str
     gap: float
 
@@ -37,9 +43,16 @@ def best_fleet(
     best: Fleet | None = None
     for groups in _candidates(line, offers, solver, count):
         fleet = _fleet(line, offers, solver, groups)
-        if fleet and (best is None or fleet.passes_per_s >= best.passes_per_s * (1 - _TIE)):
+        if fleet and (best is None or _better(fleet, best)):
             best = fleet
     return best
+
+
+def _better(fleet: Fleet, best: Fleet) -> bool:
+    """More passes by a hundredth at least, or as many and each as soon: else it is not worth it."""
+    gain = fleet.passes_per_s / best.passes_per_s if best.passes_per_s else 1.0
+    sooner = fleet.pass_s <= best.pass_s * (1 + _TIE)
+    return gain > 1 + _WORTH_IT or (gain >= 1 - _TIE and sooner)
 
 
 def copies(line: Line, offers: Sequence[Offer]) -> int:
@@ -93,8 +106,10 @@ def _around(offers: Sequence[Offer], alone: Sequence[int], count: int | None) ->
     """Whoever holds a whole copy for itself; the others form a chain, or help the slowest."""
     rest = [k for k in range(len(offers)) if k not in set(alone)]
     solos = [[k] for k in alone]
-    if count in (None, len(solos)):
-        yield tuple((k,) for k in alone)
+    strongest = sorted(alone, key=lambda k: (-offers[k].rate, k))
+    for taken in range(1, len(strongest) + 1) if count is None else (count,):
+        if taken <= min(len(strongest), _MOST_SOLOS) or taken == len(strongest):
+            yield tuple((k,) for k in sorted(strongest[:taken]))
     if rest and count in (None, len(solos) + 1):
         yield (*((k,) for k in alone), tuple(rest))
     if rest and count in (None, len(solos)):
@@ -115,10 +130,13 @@ def _fleet(line: Line, offers: Sequence[Offer], solver: Solver, groups: Groups) 
         tuple(Stage(group[s.offer], s.start, s.end) for s in a.chain)
         for group, a in zip(groups, answers, strict=True)
     )
+    pass_s = max(
+        sum(line.seconds(offers[s.offer], s.start, s.end) for s in chain) for chain in chains
+    )
     if len(answers) == 1:
         only = answers[0]
         gap = only.bottleneck_s / only.lower_bound_s - 1 if only.lower_bound_s > 0 else 0.0
-        return Fleet(chains, passes, only.proof, gap)
+        return Fleet(chains, passes, pass_s, only.proof, gap)
     ideal = math.fsum(offer.rate for offer in offers) / max(1, line.work_sums[-1])
     proof = f"{len(answers)} chains, each the best of its nodes; together against all compute"
-    return Fleet(chains, passes, proof, max(0.0, ideal / passes - 1) if passes else 0.0)
+    return Fleet(chains, passes, pass_s, proof, max(0.0, ideal / passes - 1) if passes else 0.0)
