@@ -23,6 +23,7 @@ from services.planner import reading
 from services.planner.assignments import assigned
 from services.planner.failures import Infeasible, NoNodes
 from services.planner.plan import plan_split
+from services.planner.watching import Watch
 from services.runtime.bus import Bus
 from services.runtime.documents import Documents
 from services.runtime.registry import Registry
@@ -151,6 +152,7 @@ def model_url(model_name: str) -> str:
 def build(settings: Settings, bus: Bus) -> Service:
     """The planner; it can run anywhere, in several copies."""
     planner = Planner(settings.planner, bus.documents, bus.registry)
+    watch = Watch(settings.planner, bus.facts, bus.documents, bus.registry)
     return Service(
         "planner",
         routes=(
@@ -158,4 +160,5 @@ def build(settings: Settings, bus: Bus) -> Service:
             Route(SPLIT_PLANNED, planner.assign, slots=_SLOTS),
         ),
         endpoints=(Endpoint(API_PREVIEW, planner.preview),),
+        background=(watch.run,),
     )

@@ -1,0 +1,139 @@
+"""Watching running jobs for lost nodes: who is missed for long enough gets the job a new plan."""
+
+import functools
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import msgspec
+import structlog
+
+import config.settings
+from messages.failures import Passing, Permanent
+from messages.ids import JobId, NodeId
+from messages.metadata import ModelMetadata
+from messages.nodes import Node
+from messages.plans import SplitPlan, SplitPlanned
+from messages.state import Said
+from messages.subjects import JOB_ENDED, SPLIT_PLANNED
+from messages.wire import encode
+from services.runtime.documents import Documents
+from services.runtime.factlog import FactLog
+from services.runtime.registry import Registry
+
+log = structlog.get_logger()
+_LOOK_EVERY_S = 0.5
+
+
+@dataclass
+class Absences:
+    """Since when each node is missed. A node that was never seen here is not missed."""
+
+    after_s: float
+    seen: set[NodeId] = field(default_factory=set)
+    since: dict[NodeId, float] = field(default_factory=dict)
+
+    def look(self, live: frozenset[NodeId], now_s: float) -> frozenset[NodeId]:
+        """The nodes that are lost: missed for `after_s`; one that returns is not missed."""
+        self.seen |= live
+        for node_id in live:
+            self.since.pop(node_id, None)
+        for node_id in self.seen - live:
+            self.since.setdefault(node_id, now_s)
+        return frozenset(n for n, since in self.since.items() if now_s - since >= self.after_s)
+
+
+class Watch:
+    """The running jobs with their newest plans, and a new plan for each that lost a node."""
+
+    def __init__(
+        self,
+        settings: config.settings.Planner,
+        facts: FactLog,
+        documents: Documents,
+        registry: Registry,
+    ) -> None:
+        self._settings = settings
+        self._facts = facts
+        self._documents = documents
+        self._registry = registry
+        self._running: dict[JobId, SplitPlanned] = {}
+        self._ended: dict[JobId, int] = {}
+        self._absences = Absences(settings.replan_after_s)
+        self._tried: dict[JobId, frozenset[NodeId]] = {}
+
+    async def run(self) -> None:
+        """Until cancelled: learn of plans and endings, and look at the registry."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._learn, self._facts.follow(SPLIT_PLANNED.where()))
+            group.start_soon(self._learn, self._facts.follow(JOB_ENDED.where()))
+            while True:
+                await anyio.sleep(_LOOK_EVERY_S)
+                try:
+                    await self.look(anyio.current_time())
+                except Passing as error:
+                    log.debug("waiting for the bus", error=str(error))
+
+    def learn(self, said: Said[Any]) -> None:
+        """Keep a newer plan, forget a job that ended."""
+        fact = said.fact
+        if isinstance(fact, SplitPlanned):
+            known = self._running.get(fact.job_id)
+            newer = known is None or fact.generation > known.generation
+            ended = self._ended.get(fact.job_id, 0) >= fact.generation
+            if newer and not ended and not fact.plan_only:
+                self._running[fact.job_id] = fact
+            return
+        self._ended[fact.job_id] = max(fact.generation, self._ended.get(fact.job_id, 0))
+        running = self._running.get(fact.job_id)
+        if running is not None and running.generation <= fact.generation:
+            del self._running[fact.job_id]
+
+    async def look(self, now_s: float) -> None:
+        """Plan anew for each running job that lost a node; once for each set of live nodes."""
+        entries = await self._registry.nodes()
+        live = frozenset(entry.node.node_id for entry in entries)
+        lost = self._absences.look(live, now_s)
+        for job_id, planned in list(self._running.items()):
+            if lost.isdisjoint(planned.node_ids) or self._tried.get(job_id) == live:
+                continue
+            self._tried[job_id] = live
+            try:
+                await self._plan_anew(planned, {e.node.node_id: e.node for e in entries})
+            except Permanent as refusal:
+                log.warning("no plan without the lost nodes yet", job_id=job_id, why=refusal.reason)
+
+    async def _plan_anew(self, planned: SplitPlanned, nodes: Mapping[NodeId, Node]) -> None:
+        if await self._facts.last(JOB_ENDED, job_id=planned.job_id) is not None:
+            return
+        from services.planner.replan import replan  # numpy, only after a loss
+
+        old = await self._documents.load(planned.plan, SplitPlan)
+        metadata = await self._documents.load(planned.metadata, ModelMetadata)
+        make = functools.partial(
+            replan,
+            old,
+            metadata,
+            tuple(nodes.values()),
+            planned.request.policy,
+            self._settings,
+            origin=planned.origin,
+            generation=planned.generation + 1,
+        )
+        plan = await anyio.to_thread.run_sync(make, abandon_on_cancel=True)
+        log.info("planned anew", job_id=planned.job_id, moved_bytes=plan.moved_bytes)
+        fact = msgspec.structs.replace(
+            planned,
+            generation=plan.generation,
+            plan_id=plan.plan_id,
+            node_ids=tuple(a.node_id for a in plan.assignments),
+            bottleneck_s=plan.bottleneck_s,
+            plan=await self._documents.put(encode(plan), f"{plan.plan_id}.json"),
+        )
+        self.learn(await self._facts.say(fact))
+
+    async def _learn(self, facts: AsyncIterator[Said[Any]]) -> None:
+        async for said in facts:
+            self.learn(said)
