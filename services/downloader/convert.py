@@ -12,7 +12,7 @@ def convert(found: Found, into: Path) -> None:
 
     Only tensors are read (`weights_only`); a pickle that holds anything else is refused.
     """
-    from services.checkpoint import pickles  # type: ignore[attr-defined]
+    from services.checkpoint import pickles
 
     weights = [found.directory / file.path for file in found.choice.weights]
     pickles.convert(weights, into)
