@@ -65,10 +65,12 @@ def assemble(case: Case, placed: Placed) -> SplitPlan:
 
 
 def plan_id_of(case: Case) -> PlanId:
-    """The digest of all that a plan depends on; the order in which nodes are listed is no part."""
-    body = msgspec.json.encode(
-        (case.metadata, case.nodes, case.wishes, case.policy, case.origin or "")
-    )
+    """The digest of all that a plan depends on; the order in which nodes are listed is no part.
+
+    Nor is the time at which the metadata was written: profiling again must not cut again.
+    """
+    metadata = msgspec.structs.replace(case.metadata, generated_at=None)
+    body = msgspec.json.encode((metadata, case.nodes, case.wishes, case.policy, case.origin or ""))
     return PlanId(hashlib.sha256(body).hexdigest()[:32])
 
 
