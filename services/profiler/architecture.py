@@ -45,7 +45,8 @@ def read_architecture(config: Config) -> Architecture:
     text = _text_part(config)
     layers = _number(text, "num_hidden_layers", "n_layer", "num_layers", "n_layers")
     kinds = text.get("layer_types")
-    names = tuple(str(name) for name in config.get("architectures") or ())
+    listed = config.get("architectures")
+    names = tuple(map(str, listed)) if isinstance(listed, list) else ()
     dtype = text.get("dtype") or text.get("torch_dtype") or config.get("torch_dtype") or ""
     quantization = config.get("quantization_config") or text.get("quantization_config") or {}
     tied = config.get("tie_word_embeddings", text.get("tie_word_embeddings"))

@@ -79,6 +79,6 @@ def _whole_stacks(places: Mapping[str, Place], family: Family, layers: int) -> U
         found = {p.layer for p in places.values() if p.part == "layer" and p.stack == number}
         found.discard(-1)
         wanted = layers if len(family.stacks) == 1 else len(found)
-        if not found or found != set(range(wanted)):
+        if not found or len(found) != wanted or max(found) != wanted - 1:
             return Unplaced(stack, f"holds {len(found)} layers where config.json says {wanted}")
     return None
