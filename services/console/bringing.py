@@ -2,68 +2,32 @@
 
 import importlib
 import signal
-from dataclasses import dataclass
 
 import anyio
 import anyio.to_thread
+from anyio.abc import TaskGroup
 
 from config import load
 from config.settings import Settings
-from messages.ids import JobId, NodeId
-from messages.jobs import ModelRequest
-from messages.nodes import Node
-from messages.plans import SplitPlan
-from messages.subjects import MODEL_REQUEST
-from messages.wishes import Wishes
+from messages.names import is_path
+from messages.subjects import MODEL_REQUEST, MODEL_REQUESTED
 from services.console import reaching, result
 from services.console.embedded import EmbeddedNats
 from services.console.failures import EXIT_DONE, EXIT_FAILED
 from services.console.home import Home
 from services.console.household import Child, household
-from services.console.output import note, say, say_json
+from services.console.order import Order
+from services.console.output import note, say
 from services.console.supervisor import Supervisor
 from services.console.views import View, shown
 from services.console.waiting import follow_job, nodes_announced
-from services.console.wanted import new_job_id, request_for
+from services.console.wanted import new_job_id
 from services.console.watch import Watch
 from services.runtime import provision
 from services.runtime.bus import Bus, open_bus
 
 _NODES_TIMEOUT_S = 10.0
-
-
-@dataclass(frozen=True)
-class Order:
-    """What was asked of `williw up`; no `model_name` means: just be up. `began` is Unix seconds."""
-
-    nodes: tuple[Node, ...]
-    model_name: str
-    strategy: str | None
-    batch_size: int
-    sequence_length: int
-    exit_when_done: bool
-    as_json: bool
-    began: float
-
-    def check(self) -> None:
-        """Usage where the request could not be sent."""
-        if self.model_name:
-            self.request(new_job_id())
-
-    def request(self, job_id: JobId) -> ModelRequest:
-        """The request, to the first node as origin.
-
-        One chain: the local nodes share a machine, so a second copy on them would serve nobody.
-        """
-        return request_for(
-            self.model_name,
-            batch_size=self.batch_size,
-            sequence_length=self.sequence_length,
-            strategy=self.strategy,
-            job_id=job_id,
-            node_id=NodeId(self.nodes[0].node_id),
-            wishes=Wishes(replicas=1),
-        )
+_HEAD_START_S = 1.5
 
 
 class Upbringing:
@@ -105,8 +69,9 @@ class Upbringing:
             group.start_soon(self._unless_hopeless, codes, group.cancel_scope)
             settings = load.load(overrides={"bus": {"url": self._server.url}})
             async with open_bus(settings, "williw-up") as bus:
-                await self._start(bus, settings, group)
-                code = await self._job(bus) if self._order.model_name else EXIT_DONE
+                watch = Watch(new_job_id()) if self._order.model_name else None
+                await self._start(bus, settings, watch, group)
+                code = await self._finish(bus, watch) if watch else EXIT_DONE
                 if not self._order.exit_when_done:
                     self._tell_ready()
                     await anyio.sleep_forever()
@@ -114,55 +79,56 @@ class Upbringing:
             group.cancel_scope.cancel()
         return codes[0]
 
-    async def _start(self, bus: Bus, settings: Settings, group: anyio.abc.TaskGroup) -> None:
-        """Provision, then start every child; the planner once there is something to plan for."""
-        roots = list(self._settings.downloader.local_roots)
-        if self._order.model_name.startswith("/"):
-            roots.append(self._order.model_name)
-        kept = household(self._home.path, self._order.nodes, self._server.url, roots)
+    async def _start(
+        self, bus: Bus, settings: Settings, watch: Watch | None, group: TaskGroup
+    ) -> None:
+        """Provision and start every child; the requester first, so that the job is accepted while
+        the others are still starting.
+        """
+        kept = household(self._home.path, self._order.nodes, self._server.url, self._roots())
         await provision.provision_storage(bus, settings)
         # A node of an earlier run that was killed would be planned for until its entry expires.
         for entry in await bus.registry.nodes():
             await bus.registry.withdraw(entry.node.node_id)
-        for child in kept:
+        if watch:
+            await bus.send(self._order.request(watch.job_id), MODEL_REQUEST)
+        requester, *others, planner = kept
+        await _provision(bus, requester)
+        self._supervisor.start(group, [requester])
+        for child in (*others, planner):
             await _provision(bus, child)
-        *first, planner = kept
-        self._supervisor.start(group, first)
+        with anyio.move_on_after(_HEAD_START_S):
+            if watch:
+                await bus.facts.wait(MODEL_REQUESTED, job_id=watch.job_id)
+        self._supervisor.start(group, others)
         group.start_soon(self._start_planner, bus, planner, group)
 
-    async def _start_planner(self, bus: Bus, planner: Child, group: anyio.abc.TaskGroup) -> None:
+    async def _start_planner(self, bus: Bus, planner: Child, group: TaskGroup) -> None:
+        """Start the planner once there is something to plan for."""
         wanted = {str(node.node_id) for node in self._order.nodes}
         missing = await nodes_announced(bus, wanted, _NODES_TIMEOUT_S)
         if missing:
-            self._told(
-                f"not announced yet: {', '.join(sorted(missing))}; see {self._home.path}/logs"
-            )
+            names = ", ".join(sorted(missing))
+            self._told(f"not announced yet: {names}; see {self._home.path}/logs")
         self._supervisor.start(group, [planner])
 
-    async def _job(self, bus: Bus) -> int:
-        """Bring the model to the nodes, show it, tell the result; 0 where it is there, verified."""
-        job_id = new_job_id()
-        watch = Watch(job_id)
-        request = self._order.request(job_id)
-        await bus.send(request, MODEL_REQUEST, message_id=f"request-{job_id}")
+    def _roots(self) -> list[str]:
+        """Where the downloader may take local models from: as set, and the one asked for."""
+        local = [self._order.model_name] if is_path(self._order.model_name) else []
+        return [*self._settings.downloader.local_roots, *local]
+
+    async def _finish(self, bus: Bus, watch: Watch) -> int:
+        """Show the job to its end and tell the result; 0 where it is there, verified."""
         with shown(watch, as_json=self._order.as_json, began=self._order.began) as view:
             self._view = view
             try:
                 await follow_job(bus, watch, on_fact=view.fact, on_progress=view.progress)
             finally:
                 self._view = None
-        plan = None
-        if watch.state is not None and watch.state.plan is not None:
-            plan = await bus.documents.load(watch.state.plan, SplitPlan)
         report = None
         if watch.completed and watch.deliveries():
             report = await anyio.to_thread.run_sync(result.verified, watch)
-        if self._order.as_json:
-            say_json(result.final_object(watch, plan, report))
-        else:
-            if plan is not None:
-                result.show_plan(plan)
-            result.show_end(watch, report)
+        await result.tell(bus, watch, report, as_json=self._order.as_json)
         sound = report is None or (report.ok and report.coverage == "whole")
         return EXIT_DONE if watch.completed and sound else EXIT_FAILED
 

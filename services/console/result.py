@@ -6,14 +6,28 @@ from typing import Any
 from messages.plans import SplitPlan
 from messages.shards import ShardDelivered
 from services.checkpoint.stage import VerifyReport, verify
-from services.console.output import plain, say, size, table
+from services.console.output import plain, say, say_json, size, table
 from services.console.telling import as_object
 from services.console.watch import Watch, stage_seconds
+from services.runtime.bus import Bus
 
 
 def verified(watch: Watch) -> VerifyReport:
     """Every digest of every stage directory, read now, and that together they hold the model."""
     return verify([Path(fact.stage_dir) for fact in watch.deliveries()])
+
+
+async def tell(bus: Bus, watch: Watch, report: VerifyReport | None, *, as_json: bool) -> None:
+    """Print the job's plan and end: as the last JSON line, or as tables."""
+    plan = None
+    if watch.state is not None and watch.state.plan is not None:
+        plan = await bus.documents.load(watch.state.plan, SplitPlan)
+    if as_json:
+        say_json(final_object(watch, plan, report))
+        return
+    if plan is not None:
+        show_plan(plan)
+    show_end(watch, report)
 
 
 def final_object(

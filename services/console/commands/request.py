@@ -6,7 +6,6 @@ import anyio
 from cyclopts import Parameter
 
 from messages.jobs import ModelRequest
-from messages.plans import SplitPlan
 from messages.subjects import MODEL_REQUEST
 from messages.wishes import Strategy
 from services.console import result
@@ -84,13 +83,5 @@ async def wait_for_end(bus: Bus, watch: Watch, reach: Reach, generation: int = 1
         await follow_job(
             bus, watch, generation=generation, on_fact=view.fact, on_progress=view.progress
         )
-    plan = None
-    if watch.state is not None and watch.state.plan is not None:
-        plan = await bus.documents.load(watch.state.plan, SplitPlan)
-    if reach.json:
-        say_json(result.final_object(watch, plan, None))
-    else:
-        if plan is not None:
-            result.show_plan(plan)
-        result.show_end(watch, None)
+    await result.tell(bus, watch, None, as_json=reach.json)
     return EXIT_DONE if watch.completed else EXIT_FAILED

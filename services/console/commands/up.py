@@ -14,6 +14,7 @@ from services.console import capacity
 from services.console.failures import Usage
 from services.console.home import Home
 from services.console.nodes_file import read_nodes
+from services.console.order import Order
 from services.console.wanted import model_named
 
 _NODES = 3
@@ -62,7 +63,7 @@ def up(
     place = Home(settings.home)
     if exit_when_done and not model:
         raise Usage("--exit-when-done needs a MODEL to be done with")
-    from services.console.bringing import Order, Upbringing
+    from services.console.bringing import Upbringing
 
     order = Order(
         nodes=_chosen(nodes, nodes_file, place),
