@@ -54,7 +54,8 @@ def parse_index(body: bytes, name: str = INDEX_NAME) -> Index:
 def check_index(index: Index, files: Mapping[str, Header]) -> None:
     """BadIndex where a tensor is not in the file that the index names for it."""
     for tensor, file in index.weight_map.items():
-        if tensor not in files[file].tensors:
+        header = files.get(file)
+        if header is None or tensor not in header.tensors:
             raise BadIndex(
                 f"{INDEX_NAME} says {tensor[:80]} is in {file}, which lacks it", advice=_ADVICE
             )

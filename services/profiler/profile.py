@@ -4,12 +4,16 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import anyio.to_thread
+import msgspec
+
 from messages.ids import NodeId
 from messages.metadata import ModelMetadata
 from messages.names import short_name
 from services.checkpoint.checkpoint import Checkpoint, StoredTensor, open_checkpoint
 from services.checkpoint.config import read_config
 from services.checkpoint.headers import parse_header
+from services.checkpoint.index import check_index, parse_index
 from services.hub import hub
 from services.profiler.architecture import Config
 from services.profiler.counting import Counter
@@ -57,15 +61,13 @@ async def profile_hub(
     Raises what the Hub refuses (GatedModel, NoSuchModel, ...) and BadCheckpoint and its kin.
     """
     remote = await hub.read_headers(model_name, revision)
-    headers = {
-        file.path: parse_header(file.header, file.size_bytes, file.path) for file in remote.files
-    }
-    return _profile(
-        Checkpoint(headers),
-        remote.config,
-        About(model_name, remote.commit, None, _now()),
-        Workload(batch_size, sequence_length),
-        counter,
+    headers = {f.path: parse_header(f.header, f.size_bytes, f.path) for f in remote.files}
+    if remote.index is not None:
+        check_index(parse_index(msgspec.json.encode(remote.index)), headers)
+    about = About(model_name, remote.commit, None, _now())
+    work = Workload(batch_size, sequence_length)
+    return await anyio.to_thread.run_sync(
+        _profile, Checkpoint(headers), remote.config, about, work, counter
     )
 
 
