@@ -87,6 +87,7 @@ class LoopbackHub(HubState):
         return response
 
     async def _dispatch(self, request: web.Request, path: str, fault: Fault) -> web.StreamResponse:
+        await asyncio.sleep(fault.delay_s)
         if fault.status:
             raise HubError(fault.status, fault.code, f"fault {fault.status}")
         for methods, pattern, handler in ROUTES:

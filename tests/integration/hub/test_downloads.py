@@ -148,6 +148,24 @@ async def test_a_hub_cache_that_lacks_a_file_is_not_used(
     assert Path(fact.model_path).is_relative_to(settings.home)
 
 
+async def test_a_file_of_the_hubs_cache_that_is_not_its_blob_is_not_believed(
+    hub: LoopbackHub, settings: Settings
+) -> None:
+    hub.add("org/model", FILES)
+    from huggingface_hub import snapshot_download
+
+    cache = Path(os.environ["HF_HOME"]) / "hub"
+    there = await anyio.to_thread.run_sync(
+        lambda: snapshot_download("org/model", endpoint=hub.url, cache_dir=cache)
+    )
+    replaced = anyio.Path(there) / "config.json"
+    await replaced.unlink()
+    await replaced.write_bytes(b"x" * len(FILES["config.json"]))
+    fact = await downloaded(settings, "org/model")
+    assert fact.model_path != there
+    assert held(fact) == {name: FILES[name] for name in WANTED}
+
+
 REFUSED = [
     ({"gated": True}, "org/model", "main", GatedModel, "HF_TOKEN"),
     ({}, "org/other", "main", NoSuchModel, "spelling"),

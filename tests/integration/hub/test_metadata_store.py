@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+import anyio
 import pytest
 
 from messages.documents import Document, digest_of
@@ -72,6 +73,21 @@ async def test_a_commit_whose_answer_was_lost_is_not_made_twice(writing_hub: Loo
     stored = await store_metadata(REPO, FILE, BODY, message="m")
     assert len(writing_hub.repos[REPO].commits) == 2
     assert stored.commit == writing_hub.repos[REPO].refs["main"]
+
+
+async def test_two_uploaders_of_the_same_bytes_make_one_commit(writing_hub: LoopbackHub) -> None:
+    writing_hub.add(REPO, {"other.json": b"1"})
+    writing_hub.fail(Fault(f"POST /api/models/{REPO}/commit", times=2, delay_s=0.5))
+    found = []
+
+    async def upload() -> None:
+        found.append(await store_metadata(REPO, FILE, BODY, message="m"))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(upload)
+        group.start_soon(upload)
+    assert len(writing_hub.repos[REPO].commits) == 2
+    assert found[0] == found[1]
 
 
 async def test_a_commit_of_somebody_else_in_between_is_built_upon(
