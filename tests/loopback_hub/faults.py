@@ -8,10 +8,11 @@ from dataclasses import dataclass
 class Fault:
     """The next `times` requests whose "METHOD path" `match` finds go wrong in this way.
 
-    `status` answers with it (with `code` and `retry_after_s`); `drop_after_bytes` closes the
-    connection there; `delay_s` passes before anything is done; `stall_s` sends headers and then nothing for so long; `corrupt` changes a
-    byte; `truncate_to` announces and sends a shorter body; `lose_answer` does what was asked and
-    closes the connection; `no_ranges` answers a range request with the whole file.
+    `delay_s` passes before anything is done; `status` answers with it (with `code` and
+    `retry_after_s`); `drop_after_bytes` closes the connection there; `stall_s` sends headers and
+    then nothing for so long; `corrupt` changes a byte; `truncate_to` announces and sends a shorter
+    body; `lose_answer` does what was asked and closes the connection; `no_ranges` answers a range
+    request with the whole file.
     """
 
     match: str
