@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from messages.ids import NodeId, is_id
 from messages.nodes import Node
 from services.console.failures import Usage
 
@@ -62,6 +63,26 @@ def node_of(entry: object, where: str) -> Node:
         return msgspec.convert(_whole(entry), Node)
     except msgspec.ValidationError as error:
         raise BadNodesFile(where, str(error)) from None
+
+
+def nodes_added(texts: Sequence[str]) -> tuple[Node, ...]:
+    """The nodes of `--add`, each a JSON mapping."""
+    try:
+        values = [msgspec.json.decode(text) for text in texts]
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadNodesFile("--add", f"not JSON: {error}") from None
+    nodes = tuple(node_of(value, "--add") for value in values)
+    if nodes:
+        check_distinct(nodes, "--add")
+    return nodes
+
+
+def ids_given(texts: Sequence[str]) -> tuple[NodeId, ...]:
+    """Node ids of the command line, checked."""
+    for text in texts:
+        if not is_id(text):
+            raise Usage(f"{text[:80]!r} is no node id", advice="letters, digits, - and _ only")
+    return tuple(NodeId(text) for text in texts)
 
 
 def check_distinct(nodes: Sequence[Node], where: str) -> None:
