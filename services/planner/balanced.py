@@ -25,6 +25,7 @@ _INTEGER_CELLS = 1_000
 _BRANCHES = 60
 _STEPS = 400
 _TOLERANCE = 1e-12
+_NEGLIGIBLE = 1e-15
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ def _poured(kinds: Kinds, rates: Floats, rooms: Ints, placed: Ints) -> Ints | No
 
     None where one does not fit.
     """
+    negligible = float(kinds.compute @ kinds.count) * _NEGLIGIBLE
     loads, left = kinds.compute @ placed, rooms - kinds.size @ placed
     counts, rest = placed.copy(), kinds.count - placed.sum(axis=1)
     for k, (compute, size, count) in enumerate(
@@ -112,7 +114,10 @@ def _poured(kinds: Kinds, rates: Floats, rooms: Ints, placed: Ints) -> Ints | No
         fitting = np.minimum(left // size, count) if size else np.full(len(rates), count)
         if int(fitting.sum()) < count:
             return None
-        taken = _level(loads, rates, fitting, compute, count)
+        weightless = compute <= negligible
+        taken = (
+            _first(fitting, count) if weightless else _level(loads, rates, fitting, compute, count)
+        )
         counts[k] += taken
         loads += taken * compute
         left -= taken * size
@@ -121,8 +126,6 @@ def _poured(kinds: Kinds, rates: Floats, rooms: Ints, placed: Ints) -> Ints | No
 
 def _level(loads: Floats, rates: Floats, fitting: Ints, compute: float, count: int) -> Ints:
     """`count` things alike over the nodes so that the highest level is as low as it can be."""
-    if compute <= 0:
-        return _first(fitting, count)
 
     def taken(limit_s: float) -> Ints:
         room = np.floor((limit_s * rates - loads) / compute * (1 + _TOLERANCE))
@@ -131,10 +134,9 @@ def _level(loads: Floats, rates: Floats, fitting: Ints, compute: float, count: i
     top_s = float(((loads + fitting * compute) / rates).max()) * (1 + 1e-9)
     limit_s = least_feasible(lambda t: int(taken(t).sum()) >= count, 0.0, top_s)
     chosen = taken(limit_s)
-    over = int(chosen.sum()) - count
-    levels = (loads + chosen * compute) / rates
-    for node in np.argsort(-levels, kind="stable")[: max(over, 0)].tolist():
-        chosen[node] -= 1
+    for _ in range(int(chosen.sum()) - count):
+        levels = np.where(chosen > 0, (loads + chosen * compute) / rates, -np.inf)
+        chosen[int(np.argmax(levels))] -= 1
     return chosen
 
 

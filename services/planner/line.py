@@ -16,6 +16,7 @@ from messages.metadata import Block
 
 UNLIMITED = 1 << 62
 _TOTAL_BITS = 50
+_MOST_SCALE_BITS = 100
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def scale_of(total_gflop: float) -> float:
     """The power of two that makes about 2**50 work units of the whole model."""
     if total_gflop <= 0:
         return 1.0
-    return math.ldexp(1.0, _TOTAL_BITS - math.frexp(total_gflop)[1])
+    return math.ldexp(1.0, min(_MOST_SCALE_BITS, _TOTAL_BITS - math.frexp(total_gflop)[1]))
 
 
 def line_of(blocks: Sequence[Block], tie_bytes: int = 0, tie_block: int = 0) -> Line:

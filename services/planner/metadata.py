@@ -122,6 +122,10 @@ def _plausible(metadata: ModelMetadata) -> None:
             raise BadMetadata(f"blocks[{block.name!r}].compute_required", "more than 1e18 GFLOP")
         if max(block.weight_bytes, block.kv_bytes, block.activation_bytes) > _MOST_BYTES:
             raise BadMetadata(f"blocks[{block.name!r}]", "more than 2**60 bytes")
+    if sum(b.weight_bytes + b.kv_bytes + b.activation_bytes for b in metadata.blocks) > _MOST_BYTES:
+        raise BadMetadata("blocks", "more than 2**60 bytes in all")
+    if sum(layer_bytes(layer) for layer in metadata.layers) > _MOST_BYTES:
+        raise BadMetadata("layers", "more than 2**60 bytes in all")
 
 
 def _check_blocks(metadata: ModelMetadata) -> None:

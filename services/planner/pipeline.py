@@ -38,7 +38,8 @@ def exists(line: Line, offers: Sequence[Offer], demands: Demands = NO_DEMANDS) -
     """Whether any chain exists at all; cheaper than the best one."""
     if demands.order:
         return ordered.feasible(line, offers, demands, demands.order, math.inf) is not None
-    if exhaustive.steps(line, offers) <= _MORE_STEPS:
+    few = _MORE_STEPS if demands.required else _FEW_STEPS
+    if exhaustive.steps(line, offers) <= few:
         return exhaustive.feasible(line, offers, demands, math.inf) is not None
     if demands.required - demands.pins.keys():
         return solve(line, offers, demands) is not None

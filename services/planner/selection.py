@@ -11,6 +11,7 @@ from services.planner.failures import BadNodes, ImpossibleWish, NoNodes
 from services.planner.line import UNLIMITED, Offer
 
 Policy = config.settings.Planner
+_MOST_GFLOPS = 1e15
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ def select(nodes: Sequence[Node], wishes: Wishes, policy: Policy) -> Selection:
     if len(by_id) != len(nodes):
         twice = sorted({n.node_id for n in nodes if sum(m.node_id == n.node_id for m in nodes) > 1})
         raise BadNodes(f"node ids given more than once: {', '.join(twice)}")
+    for node in nodes:
+        if node.compute_gflops > _MOST_GFLOPS:
+            raise BadNodes(f"{node.node_id} says {node.compute_gflops:g} GFLOPS: more than can be")
     named = {*wishes.require, *wishes.order, *(pin.node_id for pin in wishes.pins)}
     for name in sorted(named - by_id.keys()):
         raise ImpossibleWish(f"the wish names {name}, which is no live node")
