@@ -79,7 +79,7 @@ def retry(
 
 async def _retry(job_id: JobId, wait: bool, reach: Reach) -> int:
     async with reached(reach) as bus:
-        again = await _next_generation(bus, await known(bus, job_id))
+        again = await next_generation(bus, await known(bus, job_id))
         await bus.facts.say(again)
         if reach.json:
             fields = {"job_id": job_id, "at": await bus.facts.now()}
@@ -91,7 +91,8 @@ async def _retry(job_id: JobId, wait: bool, reach: Reach) -> int:
         return await wait_for_end(bus, Watch(job_id), reach, again.generation)
 
 
-async def _next_generation(bus: Bus, state: JobState) -> ModelRequested:
+async def next_generation(bus: Bus, state: JobState) -> ModelRequested:
+    """The fact that starts an ended job again; Permanent where it runs, or had no request."""
     if not state.ended:
         raise Permanent(
             f"job {state.job_id} has not ended: it is {state.status}",

@@ -1,0 +1,87 @@
+"""The dead letters that are kept: listed, read, removed. Sending one again is a new command."""
+
+from dataclasses import dataclass
+
+from nats.aio.client import Client
+from nats.js.api import RawStreamMsg
+from nats.js.errors import NotFoundError
+
+from messages.dead import DeadLetter
+from messages.failures import Passing, Permanent
+from messages.subjects import DEAD_LETTERS
+from messages.wire import Undecodable, decode
+from services.runtime import names
+from services.runtime.connection import BUS_TROUBLE
+
+
+class NoSuchLetter(Permanent):
+    """No dead letter has this number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(
+            f"there is no dead letter {number}", advice="`williw dead list` lists those there are"
+        )
+
+
+@dataclass(frozen=True)
+class Buried:
+    """A dead letter by its number, the sequence in its stream; None where it cannot be read."""
+
+    number: int
+    subject: str
+    letter: DeadLetter | None
+
+
+class Graveyard:
+    """The stream of dead letters."""
+
+    def __init__(self, client: Client) -> None:
+        self._js = client.jetstream(timeout=5)
+
+    async def letters(self) -> tuple[Buried, ...]:
+        """Every letter that is kept, the oldest first."""
+        found: list[Buried] = []
+        number = 0
+        while (raw := await self._get(number + 1, following=True)) is not None:
+            number = raw.seq or 0
+            found.append(_read(raw))
+        return tuple(found)
+
+    async def letter(self, number: int) -> Buried:
+        """One letter; NoSuchLetter."""
+        raw = await self._get(number, following=False)
+        if raw is None:
+            raise NoSuchLetter(number)
+        return _read(raw)
+
+    async def drop(self, number: int) -> None:
+        """Remove a letter for good; NoSuchLetter."""
+        try:
+            await self._js.delete_msg(names.DEAD_STREAM, number)
+        except BUS_TROUBLE as error:
+            if isinstance(error, NotFoundError) or getattr(error, "err_code", 0) in _ABSENT:
+                raise NoSuchLetter(number) from None
+            raise Passing(f"dead letter {number} not removed: {type(error).__name__}") from error
+
+    async def _get(self, number: int, *, following: bool) -> RawStreamMsg | None:
+        try:
+            if following:
+                return await self._js.get_msg(
+                    names.DEAD_STREAM, number, subject=DEAD_LETTERS, next=True, direct=True
+                )
+            return await self._js.get_msg(names.DEAD_STREAM, number, direct=True)
+        except NotFoundError:
+            return None
+        except BUS_TROUBLE as error:
+            raise Passing(f"dead letters not read: {type(error).__name__}") from error
+
+
+_ABSENT = (names.MESSAGE_NOT_FOUND, 10043, 10057)
+
+
+def _read(raw: RawStreamMsg) -> Buried:
+    try:
+        letter = decode(raw.data or b"", DeadLetter)
+    except Undecodable:
+        letter = None
+    return Buried(raw.seq or 0, raw.subject or "", letter)
