@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -115,13 +115,12 @@ def parse_header(body: bytes, file_size: int, name: str) -> Header:
     entries = _decode(body, name)
     metadata = _metadata_of(entries.pop("__metadata__", None), name)
     _check_names(entries, body, name)
-    tensors = [_entry(key, raw, name) for key, raw in entries.items()]
-    tensors.sort(key=attrgetter("begin", "end"))
+    tensors = _entries(entries, name)
     data_start = PREFIX_BYTES + len(body)
     if data_start > file_size:
         raise BadHeader(name, f"ends within its header, at byte {file_size}")
-    _check_coverage(tensors, file_size - data_start, name)
-    return Header({tensor.name: tensor for tensor in tensors}, metadata, data_start, file_size)
+    _check_coverage(tensors.values(), file_size - data_start, name)
+    return Header(tensors, metadata, data_start, file_size)
 
 
 def _decode(body: bytes, name: str) -> dict[str, msgspec.Raw]:
@@ -158,7 +157,25 @@ def _said(error: Exception) -> str:
     return f"is not what it must be: {str(error)[:200]}"
 
 
-def _entry(key: str, raw: msgspec.Raw, name: str) -> TensorEntry:
+def _entries(raw: dict[str, Any], name: str) -> dict[str, TensorEntry]:
+    """The entries in the order of their data, put in the place of their JSON to save memory."""
+    shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
+    reached, ordered = 0, True
+    for key, body in raw.items():
+        info = _info(key, body, name)
+        begin, end = info.data_offsets
+        if begin == reached:
+            begin = reached  # one object for the end of a tensor and the start of the next
+        ordered = ordered and begin >= reached
+        reached = end
+        shape = shapes.setdefault(info.shape, info.shape)
+        raw[key] = TensorEntry(key, sys.intern(info.dtype), shape, begin, end)
+    if ordered:
+        return raw
+    return {t.name: t for t in sorted(raw.values(), key=attrgetter("begin", "end"))}
+
+
+def _info(key: str, raw: msgspec.Raw, name: str) -> _Info:
     try:
         info = _INFO.decode(raw)
     except _UNREADABLE as error:
@@ -173,7 +190,7 @@ def _entry(key: str, raw: msgspec.Raw, name: str) -> TensorEntry:
             f"gives tensor {key[:80]} the bytes [{begin}, {end}), which is not its shape "
             f"{list(info.shape)} in {info.dtype}",
         )
-    return TensorEntry(key, sys.intern(info.dtype), info.shape, begin, end)
+    return info
 
 
 def _check_names(names: Iterable[str], body: bytes, name: str) -> None:

@@ -1,7 +1,5 @@
 """Finding a key that JSON says twice, which every fast decoder lets pass (the last one wins)."""
 
-import json
-
 _FIELDS = (b'"dtype"', b'"shape"', b'"data_offsets"')
 
 
@@ -26,6 +24,8 @@ def duplicate_key(body: bytes, count: int) -> str | None:
 
 def repeated_key(body: bytes) -> str | None:
     """A key that occurs twice in one object anywhere in the JSON `body`, or None."""
+    import json  # a tenth of this room's start-up, for headers that hardly occur
+
     try:
         json.loads(body, object_pairs_hook=_refuse_repeats)
     except _Twice as found:
