@@ -10,7 +10,7 @@ import structlog
 from config import load, logging
 from config.settings import Settings
 from messages.failures import Permanent
-from services.runtime import endpoints, provision
+from services.runtime import endpoints, health, notify, provision
 from services.runtime.bus import Bus, open_bus
 from services.runtime.connection import BusUnreachable
 from services.runtime.consumer import Consumer
@@ -34,6 +34,21 @@ class Actor:
             for service in services
             for route in service.routes
         ]
+        self._running = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether the bus is connected now."""
+        return bool(self._bus.client.is_connected)
+
+    def lacking(self) -> str:
+        """What keeps this process from taking messages; empty when nothing does."""
+        if not self._running:
+            return "not running"
+        if not self.connected:
+            return "the bus is not connected"
+        unbound = [consumer.name for consumer in self.consumers if not consumer.bound]
+        return f"not consuming: {', '.join(unbound)}" if unbound else ""
 
     async def run(self, stop: anyio.Event) -> None:
         """Run until `stop`, then let handlers finish within the grace period, then cancel them."""
@@ -50,7 +65,10 @@ class Actor:
                     consuming.start_soon(consumer.run, stop)
                 self.ready.set()
                 log.info("running", services=[service.name for service in self._services])
+                self._running = True
                 await stop.wait()
+                self._running = False
+                notify.tell("STOPPING=1")
                 for micro in micros:
                     await micro.stop()
                 with anyio.move_on_after(self._settings.bus.grace_s) as grace:
@@ -85,9 +103,11 @@ async def run(
         async with open_bus(settings, name, on_closed=on_closed) as bus:
             services = [build(settings, bus) for build in builds]
             await _ready(bus, settings, services, provisioned=provisioned)
-            async with anyio.create_task_group() as group:
+            actor = Actor(bus, settings, services)
+            async with health.serving(settings.health, actor), anyio.create_task_group() as group:
                 group.start_soon(_until_signalled, stop)
-                await Actor(bus, settings, services).run(stop)
+                group.start_soon(notify.keep, actor)
+                await actor.run(stop)
                 group.cancel_scope.cancel()
     except BusUnreachable as error:
         log.error("bus unreachable", error=str(error))

@@ -25,6 +25,7 @@ class Attendance:
 
     def __init__(self, msg: Msg, lease_s: float, bus: Bus) -> None:
         self.msg = msg
+        self.outcome = "cancelled"
         self._bus = bus
         self._lease_ticks = max(1, math.floor(lease_s / 3 / _TICK_S))
 
@@ -86,17 +87,19 @@ class Attendance:
             else:
                 return planned is not None and planned.fact.generation > fact.generation
 
-    async def done(self) -> None:
+    async def done(self, outcome: str = "done") -> None:
         """Acknowledge and wait for the server to know. A lost answer means the work is redone,
         and what it says was said already.
         """
+        self.outcome = outcome
         try:
             await self.msg.ack_sync(timeout=5)
         except BUS_TROUBLE as error:
             log.warning("not acknowledged", error=type(error).__name__)
 
-    async def give_back(self, delay_s: float) -> None:
+    async def give_back(self, delay_s: float, outcome: str = "handed_back") -> None:
         """Hand the message back, to come again after `delay_s`."""
+        self.outcome = outcome
         try:
             await self.msg.nak(delay=delay_s or None)
         except BUS_TROUBLE as error:

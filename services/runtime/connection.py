@@ -14,6 +14,7 @@ from nats.js.errors import APIError
 from config.logging import masked
 from config.settings import Bus as BusSettings
 from messages.failures import Passing, Permanent
+from services.runtime import figures
 
 log = structlog.get_logger()
 
@@ -54,6 +55,7 @@ async def connect(
                 on_closed(text)
 
     async def reconnected() -> None:
+        figures.PROCESS.reconnects += 1
         log.info("bus reconnected")
 
     async def disconnected() -> None:

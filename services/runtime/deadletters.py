@@ -11,7 +11,7 @@ from messages.ids import JobId, NodeId, is_id
 from messages.jobs import JobFailed
 from messages.subjects import Subject, dead_subject
 from messages.wire import encode
-from services.runtime import names
+from services.runtime import figures, names
 from services.runtime.bus import Bus
 from services.runtime.connection import BUS_TROUBLE
 
@@ -40,6 +40,7 @@ def bury(bus: Bus, service: str, msg: Msg, error: str) -> Callable[[], Awaitable
             )
         except BUS_TROUBLE as trouble:
             raise Passing(f"dead letter not stored: {type(trouble).__name__}") from trouble
+        figures.PROCESS.dead_letters[service] += 1
 
     return publish
 

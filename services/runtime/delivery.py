@@ -19,7 +19,7 @@ from messages.failures import Passing, Permanent
 from messages.ids import JobId, NodeId
 from messages.jobs import JobFailed
 from messages.wire import decode_any
-from services.runtime import factlog, names, progress
+from services.runtime import factlog, figures, names, progress
 from services.runtime.attendance import Attendance
 from services.runtime.bus import Bus
 from services.runtime.deadletters import bury, failure_of_unreadable
@@ -57,7 +57,8 @@ class Worker:
         trace = (msg.headers or {}).get(names.TRACE_PARENT) or _new_trace()
         reset = factlog.trace_parent.set(trace)
         try:
-            await self._live(attendance)
+            with figures.PROCESS.handling(self._service, self._route.subject.name, attendance):
+                await self._live(attendance)
         except anyio.get_cancelled_exc_class():
             with anyio.move_on_after(1, shield=True):
                 await attendance.give_back(0)
@@ -74,14 +75,14 @@ class Worker:
             await self._persist(bury(self._bus, self._service, msg, error.reason))
             failed = failure_of_unreadable(msg.subject, self._route.subject, self._stage, error)
             await self._say([failed] if failed else [])
-            await attendance.done()
+            await attendance.done("unreadable")
             return
         job_id = getattr(message, "job_id", None)
         with structlog.contextvars.bound_contextvars(
             job_id=job_id, stage=self._stage, node_id=self._node_id
         ):
             if isinstance(message, Fact) and await attendance.is_over(message):
-                await attendance.done()
+                await attendance.done("over")
             elif attendance.deliveries > self._settings.bus.max_deliver and not self._route.patient:
                 await self._give_up(attendance, message, "the service ended each time it tried")
             else:
@@ -99,15 +100,14 @@ class Worker:
         except Permanent as error:
             log.info("refused", reason=error.reason)
             await self._say([self._failure(message, error.reason, error.advice)])
+            await attendance.done("refused")
         except NotYet as later:
-            await attendance.give_back(later.delay_s)
-            return
+            await attendance.give_back(later.delay_s, "not_yet")
         except Exception as error:  # noqa: BLE001  # the one place that keeps a bug from ending a service
             await self._try_again(attendance, message, error)
-            return
         else:
             await self._say(facts)
-        await attendance.done()
+            await attendance.done()
 
     async def _try_again(self, attendance: Attendance, message: Message, error: Exception) -> None:
         attempt = attendance.deliveries
@@ -124,14 +124,14 @@ class Worker:
         log.warning(
             "trying again", error=reason, attempt=attempt, delay_s=delay_s, exc_info=unexpected
         )
-        await attendance.give_back(delay_s)
+        await attendance.give_back(delay_s, "tried_again")
 
     async def _give_up(self, attendance: Attendance, message: Message, reason: str) -> None:
         await self._persist(bury(self._bus, self._service, attendance.msg, reason))
         tries = min(attendance.deliveries, self._settings.bus.max_deliver)
         advice = "see `williw dead list`; `williw dead retry` sends it again"
         await self._say([self._failure(message, f"{reason} (tried {tries} times)", advice)])
-        await attendance.done()
+        await attendance.done("given_up")
 
     def _failure(self, message: Message, reason: str, advice: str) -> JobFailed:
         return JobFailed(

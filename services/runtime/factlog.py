@@ -18,7 +18,7 @@ from messages.ids import JobId
 from messages.state import Said
 from messages.subjects import Subject, fact_subject, subject_matching
 from messages.wire import Undecodable, decode_any, encode
-from services.runtime import names
+from services.runtime import figures, names
 from services.runtime.connection import BUS_TROUBLE
 
 log = structlog.get_logger()
@@ -61,6 +61,7 @@ class FactLog:
             raise Passing(f"the bus did not take a fact: {type(error).__name__}") from error
         else:
             if not ack.duplicate:
+                figures.PROCESS.facts_said[type(fact).__name__] += 1
                 return Said(fact=fact, sequence=ack.seq, at=0.0)
         said = await self._last(subject, subject.once(fact))
         if said is None:
