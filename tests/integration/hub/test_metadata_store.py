@@ -1,14 +1,12 @@
 """Metadata on the Hub: committed once, whatever becomes of the answers."""
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import anyio
 import pytest
 
 from messages.documents import Document, digest_of
-from messages.failures import Permanent
 from messages.ids import JobId, NodeId
 from messages.jobs import ModelRequest
 from messages.models import ModelProfiled
@@ -142,61 +140,32 @@ async def test_metadata_that_is_not_there_says_what_is_missing(writing_hub: Loop
         await read_metadata("team/none", FILE, commit)
 
 
-class Kept:
-    """A document store in memory."""
+class Nowhere:
+    """A document store that must not be used."""
 
     async def store(self, body: bytes, name: str) -> Document:
-        return Document(
-            sha256=digest_of(body), size_bytes=len(body), bucket="documents", name=f"abc/{name}"
-        )
-
-
-def profiled(file: Path, model_name: str = "org/name") -> ModelProfiled:
-    body = file.read_bytes()
-    return ModelProfiled(
-        origin=NodeId("origin-1"),
-        job_id=JobId("job-1"),
-        request=ModelRequest(model_name=model_name),
-        revision="c0ffee",
-        metadata_file=str(file),
-        sha256=digest_of(body),
-        size_bytes=len(body),
-        total_compute=1.0,
-        total_layers=1,
-    )
-
-
-@pytest.fixture
-def metadata_file(tmp_path: Path) -> Path:
-    file = tmp_path / "metadata.json"
-    file.write_bytes(BODY)
-    return file
+        raise AssertionError(f"{name} belongs on the Hub")
 
 
 async def test_the_uploader_says_where_on_the_hub_the_metadata_is(
-    writing_hub: LoopbackHub, metadata_file: Path
+    writing_hub: LoopbackHub, tmp_path: Path
 ) -> None:
-    (ready,) = await Uploader(REPO, Kept()).upload(profiled(metadata_file))
+    file = anyio.Path(tmp_path) / "metadata.json"
+    await file.write_bytes(BODY)
+    said = ModelProfiled(
+        origin=NodeId("origin-1"),
+        job_id=JobId("job-1"),
+        request=ModelRequest(model_name="org/name"),
+        revision="c0ffee",
+        metadata_file=str(file),
+        sha256=digest_of(BODY),
+        size_bytes=len(BODY),
+        total_compute=1.0,
+        total_layers=1,
+    )
+    (ready,) = await Uploader(REPO, Nowhere()).upload(said)
     assert (ready.repo, ready.file) == (REPO, FILE)
     assert ready.commit == writing_hub.repos[REPO].refs["main"]
     body = await read_metadata(ready.repo, ready.file, ready.commit)
     assert hashlib.sha256(body).hexdigest() == ready.sha256
     assert ready.revision == "c0ffee"
-
-
-async def test_without_a_repository_the_metadata_goes_to_the_bus(metadata_file: Path) -> None:
-    (ready,) = await Uploader("", Kept()).upload(profiled(metadata_file, "/models/a name"))
-    assert ready.commit == ""
-    assert ready.repo == "documents"
-    assert ready.file == "abc/local_a-name_metadata.json"
-    assert ready.url == "nats://object/documents/abc/local_a-name_metadata.json"
-
-
-@pytest.mark.parametrize("change", [Path.unlink, lambda file: file.write_bytes(b"{}")])
-async def test_a_metadata_file_that_changed_since_is_not_uploaded(
-    metadata_file: Path, change: Callable[[Path], object]
-) -> None:
-    said = profiled(metadata_file)
-    change(metadata_file)
-    with pytest.raises(Permanent, match="metadata file"):
-        await Uploader("", Kept()).upload(said)
