@@ -16,10 +16,14 @@ _NO_HOLES = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 @dataclass
 class Arrival:
-    """The files of one stage in `directory`, open for writing; `close` when no thread writes."""
+    """The files of one stage in `directory`, open for writing; `close` when no thread writes.
+
+    `final` is where the directory will be when the stage is whole.
+    """
 
     manifest: StageManifest
     directory: Path
+    final: Path
     files: dict[str, ArrivingFile] = field(default_factory=dict)
     _open: dict[str, int] = field(default_factory=dict)
 
@@ -42,7 +46,7 @@ class Arrival:
             self._open[file.name] = os.open(path, flags, 0o644)
             if os.fstat(self._open[file.name]).st_size != file.size_bytes:
                 os.ftruncate(self._open[file.name], file.size_bytes)
-            self.files[file.name] = ArrivingFile(Board(file), path)
+            self.files[file.name] = ArrivingFile(Board(file), path, self.final / file.name)
 
     def close(self) -> None:
         """Close the files."""

@@ -79,9 +79,9 @@ class LaidOutFile:
 class ArrivingFile:
     """A file whose verified chunks are served while the rest is on its way."""
 
-    def __init__(self, board: Board, path: Path) -> None:
+    def __init__(self, board: Board, path: Path, final: Path) -> None:
         self.board = board
-        self.path = path
+        self._path, self._final = path, final
         self._rung = anyio.Event()
 
     @property
@@ -102,8 +102,9 @@ class ArrivingFile:
         return self.board.run(first, most)
 
     def extents(self, start: int, size_bytes: int) -> list[Extent | bytes]:
-        """One extent of the file as it grows."""
-        return [Extent(self.path, start, size_bytes)]
+        """One extent of the file as it grows, or where it went when its stage became whole."""
+        path = self._path if self._path.exists() else self._final
+        return [Extent(path, start, size_bytes)]
 
 
 @dataclass(frozen=True)

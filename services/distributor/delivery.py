@@ -133,7 +133,8 @@ class Deliveries:
 
     async def _receive(self, order: Order) -> Reception:
         manifest = order.manifest
-        arrival = Arrival(manifest, self.store.arriving(order.sha256))
+        place = self.store.place(order.sha256, manifest)
+        arrival = Arrival(manifest, self.store.arriving(order.sha256), place)
         await anyio.to_thread.run_sync(self._make_room, order)
         routes = await self._routes(order)
         await anyio.to_thread.run_sync(arrival.open)

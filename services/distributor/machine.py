@@ -59,7 +59,7 @@ def measured(home: Path) -> Measured:
         machine=machine, compute_gflops=_gflops(), copy_gbps=_copy_gbps(), at=time.time()
     )
     home.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
     temporary.write_bytes(msgspec.json.encode(found))
     temporary.rename(path)
     return found
@@ -85,17 +85,18 @@ def gpu() -> Gpu | None:
 def node(settings: NodeSection, home: Path, models: Path) -> Node:
     """What this machine offers now: figures of the settings, else measured or reported ones.
 
-    A GPU's compute comes from the table by name, a processor's is measured.
+    A GPU's compute comes from the table by name, a processor's is measured; nothing is measured
+    where the settings say what the node computes.
     """
     memory = psutil.virtual_memory()
     models.mkdir(parents=True, exist_ok=True)
     found = gpu()
-    figures = measured(home)
+    figures = None if settings.compute_gflops else measured(home)
     gflops, source = settings.compute_gflops, "settings"
     if not gflops and found is not None:
         share = found.percent / 100
         gflops, source = compute_gflops(found.name, psutil.cpu_count() or 1, share), "table"
-    elif not gflops:
+    elif figures is not None:
         gflops, source = figures.compute_gflops, "measured"
     return Node(
         node_id=NodeId(settings.node_id),
@@ -103,7 +104,7 @@ def node(settings: NodeSection, home: Path, models: Path) -> Node:
         memory_bytes=settings.memory_bytes or (found.memory_bytes if found else memory.total),
         disk_bytes=settings.disk_bytes or shutil.disk_usage(models).free,
         bandwidth_mbps=settings.bandwidth_mbps or None,
-        copy_gbps=figures.copy_gbps,
+        copy_gbps=figures.copy_gbps if figures is not None else None,
         cores=psutil.cpu_count() or 1,
         gpu_name=found.name if found else None,
         gpu_memory_bytes=found.memory_bytes if found else None,

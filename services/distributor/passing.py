@@ -44,6 +44,7 @@ class Upstream:
             try:
                 await on_thread(link, fetch)
             except SourceTrouble as trouble:
+                link.close()
                 await self.sources.troubled(trouble)
                 return b""
             links.append(link)

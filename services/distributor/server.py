@@ -10,9 +10,11 @@ import asyncio
 import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
+import anyio
 import structlog
 from aiohttp import web
 
@@ -31,6 +33,7 @@ SLOW_S = 30.0
 _RANGE = re.compile(r"^bytes=(\d{1,18})-(\d{1,18})\Z")
 _BEARER = re.compile(r"^Bearer ([\x21-\x7e]{1,256})\Z")
 _MAX_LINE = 2048
+_CLEANUP_S = 3.0
 
 Find = Callable[[str, str, str], Awaitable[tuple[Content, int] | None]]
 """By digest, job and the node it is for: the content and its chunk size, or None."""
@@ -68,7 +71,8 @@ class DataServer:
             await site.start()
             yield runner.addresses[0][1]
         finally:
-            await runner.cleanup()
+            with anyio.move_on_after(_CLEANUP_S, shield=True):
+                await runner.cleanup()
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
         if self._open >= self.max_connections:
@@ -104,38 +108,57 @@ class DataServer:
     async def _send(
         self, request: web.Request, content: Content, start: int, end: int
     ) -> web.StreamResponse:
-        response = web.StreamResponse(status=206)
-        response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{content.size_bytes}"
-        response.content_type = "application/octet-stream"
-        response.content_length = end - start
-        await response.prepare(request)
-        for extent in content.extents(start, end - start):
-            await self._send_extent(request, response, extent)
-        await response.write_eof()
+        with ExitStack() as stack:
+            try:
+                parts = _opened(content, start, end, stack)
+            except OSError:  # the stage became whole, or was pruned, this very moment
+                return web.Response(status=503, headers={"Retry-After": "0"})
+            response = web.StreamResponse(status=206)
+            response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{content.size_bytes}"
+            response.content_type = "application/octet-stream"
+            response.content_length = end - start
+            await response.prepare(request)
+            for part in parts:
+                await self._send_part(request, response, part)
+            await response.write_eof()
         return response
 
-    async def _send_extent(
-        self, request: web.Request, response: web.StreamResponse, extent: Extent | bytes
+    async def _send_part(
+        self, request: web.Request, response: web.StreamResponse, part: "_Open | bytes"
     ) -> None:
-        transport = request.transport
-        if transport is None:
-            raise ConnectionResetError
-        if isinstance(extent, bytes):
-            await self.pace.take(len(extent))
-            await response.write(extent)
-            self.sent_bytes += len(extent)
+        if isinstance(part, bytes):
+            await self.pace.take(len(part))
+            await response.write(part)
+            self.sent_bytes += len(part)
             return
-        loop = asyncio.get_running_loop()
-        with extent.path.open("rb") as file:
-            for done in range(0, extent.size_bytes, self.pace.slice_bytes):
-                length = min(self.pace.slice_bytes, extent.size_bytes - done)
-                await self.pace.take(length)
-                async with asyncio.timeout(SLOW_S):
-                    sent = await loop.sendfile(transport, file, extent.offset + done, length)
-                self.sent_bytes += sent
-                if sent < length:  # the file shrank: the reader sees the connection break
-                    transport.abort()
-                    raise ConnectionResetError
+        loop, transport = asyncio.get_running_loop(), request.transport
+        for done in range(0, part.extent.size_bytes, self.pace.slice_bytes):
+            length = min(self.pace.slice_bytes, part.extent.size_bytes - done)
+            await self.pace.take(length)
+            if transport is None:
+                raise ConnectionResetError
+            async with asyncio.timeout(SLOW_S):
+                sent = await loop.sendfile(transport, part.file, part.extent.offset + done, length)
+            self.sent_bytes += sent
+            if sent < length:  # the file shrank: the reader sees the connection break
+                transport.abort()
+                raise ConnectionResetError
+
+
+@dataclass(frozen=True)
+class _Open:
+    extent: Extent
+    file: BinaryIO
+
+
+def _opened(content: Content, start: int, end: int, stack: ExitStack) -> list[_Open | bytes]:
+    """The extents with their files open, so that a rename on the way does no harm."""
+    return [
+        extent
+        if isinstance(extent, bytes)
+        else _Open(extent, stack.enter_context(extent.path.open("rb")))
+        for extent in content.extents(start, end - start)
+    ]
 
 
 def _within(asked: re.Match[str], content: Content) -> bool:

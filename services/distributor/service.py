@@ -2,7 +2,8 @@
 
 import functools
 import ssl
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import anyio
 import anyio.to_thread
@@ -110,7 +111,10 @@ class Distributor:
         await anyio.to_thread.run_sync(self._store.sweep)
         await anyio.to_thread.run_sync(self._holdings.read)
         options = self._settings.distributor
-        async with self.server.listening(options.host, options.port, self._server_tls) as port:
+        async with (
+            self._passing(),
+            self.server.listening(options.host, options.port, self._server_tls) as port,
+        ):
             scheme = "https" if self._server_tls else "http"
             url = options.advertise_url or f"{scheme}://{options.host}:{port}"
             log.info("serving", url=url)
@@ -121,6 +125,15 @@ class Distributor:
             finally:
                 with anyio.move_on_after(2.0, shield=True):
                     await self._withdraw()
+
+    @asynccontextmanager
+    async def _passing(self) -> AsyncIterator[None]:
+        """For the length of the block; then the connections for passing on are closed."""
+        try:
+            yield
+        finally:
+            for upstream in self._upstreams.values():
+                upstream.close()
 
     async def _announce(self, url: str) -> None:
         settings = self._settings

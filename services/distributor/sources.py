@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import anyio
 import structlog
 
-from services.distributor.failures import Absent, Distrusted, NotYet, SourceTrouble
+from services.distributor.failures import Distrusted, NotYet, SourceTrouble
 from services.distributor.transfer import Source
 
 log = structlog.get_logger()
@@ -22,6 +22,7 @@ class Standing:
     rests_until: float = 0.0
     troubles: int = 0
     gave_at: float = 0.0
+    known_at: float = 0.0
     source: Source | None = None
     resolved_at: float = -1e9
 
@@ -31,11 +32,13 @@ class Sources:
     """The sources of one delivery; `resolve` finds a node's address and our token for it.
 
     A source that says "not yet" is waited for up to `patience_s` from its last chunk on; one that
-    cannot be reached rests for a while, one that cheats is never asked again.
+    cannot be reached rests for a while, one that cheats is never asked again. One that is not
+    in the registry has `grace_s` to appear.
     """
 
     resolve: Resolve
     patience_s: float = 8.0
+    grace_s: float = 2.0
     distrusted: set[str] = field(default_factory=set)
     _standing: dict[str, Standing] = field(default_factory=dict)
 
@@ -44,13 +47,19 @@ class Sources:
         now = anyio.current_time()
         for node_id in route:
             standing = self._of(node_id)
-            if node_id in self.distrusted or standing.rests_until > now:
+            if node_id in self.distrusted:
                 continue
-            if now - standing.resolved_at > _RESOLVED_S:
+            if standing.rests_until > now:
+                if standing.troubles < _STRIKES and node_id != route[-1]:
+                    return None  # a hiccup: the plan's order is worth the wait
+                continue
+            if standing.source is None or now - standing.resolved_at > _RESOLVED_S:
                 standing.source = await self.resolve(node_id)
                 standing.resolved_at = anyio.current_time()
             if standing.source is not None:
                 return standing.source
+            if now - standing.known_at < self.grace_s and node_id != route[-1]:
+                return None  # it may be starting: asking the next would undo the plan
         return None
 
     def exhausted(self, route: Iterable[str]) -> bool:
@@ -74,8 +83,6 @@ class Sources:
         elif isinstance(trouble, Distrusted):
             self.distrusted.add(trouble.source)
             log.warning("source distrusted", source=trouble.source, why=str(trouble))
-        elif not isinstance(trouble, Absent) and standing.troubles >= _STRIKES * 4:
-            self._rest(standing, now, 5.0)
         else:
             self._rest(standing, now, min(0.25 * standing.troubles, 2.0))
         log.debug("source troubled", source=trouble.source, why=str(trouble))
@@ -87,5 +94,6 @@ class Sources:
 
     def _of(self, node_id: str) -> Standing:
         if node_id not in self._standing:
-            self._standing[node_id] = Standing(gave_at=anyio.current_time())
+            now = anyio.current_time()
+            self._standing[node_id] = Standing(gave_at=now, known_at=now)
         return self._standing[node_id]

@@ -181,14 +181,18 @@ async def on_thread(link: Link, work: Callable[[], int]) -> int:
             if not (done or troubles):
                 link.close()
 
-    async with anyio.create_task_group() as group:
-        group.start_soon(watch)
-        try:
-            limiter = anyio.CapacityLimiter(1)  # how many run is the caller's affair
-            done.append(await anyio.to_thread.run_sync(work, limiter=limiter))
-        except SourceTrouble as trouble:
-            troubles.append(trouble)
-        group.cancel_scope.cancel()
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch)
+            try:
+                limiter = anyio.CapacityLimiter(1)  # how many run is the caller's affair
+                done.append(await anyio.to_thread.run_sync(work, limiter=limiter))
+            except SourceTrouble as trouble:
+                troubles.append(trouble)
+            group.cancel_scope.cancel()
+    finally:
+        if not done:
+            link.close()  # it may have connected after it was closed
     if troubles:
         raise troubles[0]
     return done[0]

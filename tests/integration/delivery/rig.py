@@ -1,9 +1,10 @@
-"""A delivery on a real bus: an origin, nodes as distributors in this process, facts said by hand."""
+"""A delivery on a real bus: an origin and nodes in this process, earlier facts said by hand."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import anyio
 import msgspec
@@ -35,16 +36,18 @@ from tests.bus_fixture import running
 
 ORIGIN = NodeId("origin")
 MODEL = "org/small"
+JOB = JobId("job1")
+Topology = Literal["chain", "star", "mixed"]
 
 
 def write_model(directory: Path, layers: int = 6, size: int = 256, seed: int = 0) -> Path:
     """A small model in Hub layout, in two files, some MiB of random tensors of several types."""
     rng = np.random.default_rng(seed)
     directory.mkdir(parents=True, exist_ok=True)
-    first: dict[str, np.ndarray] = {
+    first: dict[str, np.ndarray[Any, Any]] = {
         "model.embed_tokens.weight": rng.standard_normal((size * 2, size)).astype(np.float32)
     }
-    second: dict[str, np.ndarray] = {}
+    second: dict[str, np.ndarray[Any, Any]] = {}
     for k in range(layers):
         target = first if k < layers // 2 else second
         target[f"model.layers.{k}.attn.weight"] = rng.standard_normal((size, size * 3)).astype(
@@ -60,12 +63,14 @@ def write_model(directory: Path, layers: int = 6, size: int = 256, seed: int = 0
     index = {"metadata": {}, "weight_map": weight_map}
     (directory / "model.safetensors.index.json").write_bytes(msgspec.json.encode(index))
     (directory / "config.json").write_text('{"model_type": "small"}')
-    (directory / "tokenizer.json").write_bytes(b'{"vocab": "' + bytes(rng.bytes(900_000).hex(), "ascii") + b'"}')
+    (directory / "tokenizer.json").write_bytes(
+        b'{"vocab": "' + bytes(rng.bytes(900_000).hex(), "ascii") + b'"}'
+    )
     return directory
 
 
 def parts(layers: int, nodes: Sequence[NodeId], *, tied: bool = True) -> list[tuple[str, ...]]:
-    """The tensors of each node: contiguous layers; the embedding on the first and, tied, the last."""
+    """The tensors of each node: layers in order; the embedding first and, tied, on the last."""
     held: list[list[str]] = [[] for _ in nodes]
     for k in range(layers):
         names = [f"model.layers.{k}.{part}.weight" for part in ("attn", "mlp", "norm")]
@@ -81,11 +86,11 @@ def plan_of(
     nodes: Sequence[NodeId],
     held: Sequence[tuple[str, ...]],
     *,
-    topology: str = "mixed",
+    topology: Topology = "mixed",
     copies: bool = False,
     plan_id: str = "plan1",
 ) -> SplitPlan:
-    """A plan that gives each node these tensors; with `copies` every node is a replica's stage 0."""
+    """A plan that gives each node these tensors; with `copies` each is a replica of its own."""
     chained = topology != "star"
     steps = tuple(
         RelayStep(
@@ -104,7 +109,9 @@ def plan_of(
             "selected_nodes": [SelectedNode(node_id=n, compute_power=1.0) for n in nodes],
             "split_plan": {},
             "megaphone_plan": MegaphonePlan(
-                start_node=ORIGIN, chain=steps, topology=msgspec.convert(topology, str)  # type: ignore[arg-type]
+                start_node=ORIGIN,
+                chain=steps,
+                topology=msgspec.convert(topology, str),
             ),
             "assignments": [
                 Assignment(
@@ -134,7 +141,7 @@ class Rig:
     settings: Settings
     root: Path
     model: Path
-    job_id: JobId = JobId("job1")
+    job_id: JobId = JOB
     options: dict[str, dict[str, object]] = field(default_factory=dict)
 
     def node(self, node_id: str) -> Settings:
@@ -217,19 +224,18 @@ class Rig:
     ) -> JobCompleted | JobFailed:
         """The job's end."""
         with anyio.fail_after(timeout_s):
-            said = await self.bus.facts.wait(
-                JOB_ENDED, job_id=self.job_id, generation=generation
-            )
+            said = await self.bus.facts.wait(JOB_ENDED, job_id=self.job_id, generation=generation)
         assert isinstance(said.fact, JobCompleted | JobFailed)
         return said.fact
 
     async def delivered(self, generation: int = 1) -> dict[str, ShardDelivered]:
         """What each node said of its delivery."""
-        said = await self.bus.facts.read(
-            SHARD_DELIVERED, job_id=self.job_id, generation=generation
-        )
-        facts = [one.fact for one in said]
-        return {fact.node_id: fact for fact in facts if isinstance(fact, ShardDelivered)}
+        said = await self.bus.facts.read(SHARD_DELIVERED, job_id=self.job_id, generation=generation)
+        found: dict[str, ShardDelivered] = {}
+        for one in said:
+            assert isinstance(one.fact, ShardDelivered)
+            found[one.fact.node_id] = one.fact
+        return found
 
 
 def sources_of(fact: ShardDelivered) -> dict[str, int]:
