@@ -21,6 +21,9 @@ from services.checkpoint.files import contained, weight_files
 from services.checkpoint.headers import Header, TensorEntry, read_header
 from services.checkpoint.index import check_index, read_index
 
+_MANY_FILES = 16
+_READERS = 8
+
 
 class StoredTensor(msgspec.Struct, frozen=True, gc=False):
     """One tensor of a checkpoint: bytes [offset, offset + size_bytes) of the file named `file`."""
@@ -100,11 +103,24 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     NoWeights) where anything about it is malformed or leads outside the directory.
     """
     index, names = weight_files(directory)
-    headers = {name: read_header(contained(directory, name), name) for name in names}
-    checkpoint = Checkpoint(headers, directory)
+    checkpoint = Checkpoint(_read_all(directory, names), directory)
     if index:
         check_index(read_index(contained(directory, index)), checkpoint.files)
     return checkpoint
+
+
+def _read_all(directory: Path, names: tuple[str, ...]) -> dict[str, Header]:
+    """The headers of several files, side by side: on a cold or distant disk each one waits."""
+
+    def read(name: str) -> Header:
+        return read_header(contained(directory, name), name)
+
+    if len(names) < _MANY_FILES:
+        return {name: read(name) for name in names}
+    from concurrent.futures import ThreadPoolExecutor  # costs more than one file's header does
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return dict(zip(names, pool.map(read, names), strict=True))
 
 
 def _stored(file: str, header: Header, entry: TensorEntry) -> StoredTensor:

@@ -11,11 +11,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-ROUNDS = 3
+ROUNDS = 5
 _MEASURE = """
 import time
 def report():
@@ -54,21 +54,29 @@ report()
 """
 
 
-def process(code: str, *arguments: str) -> tuple[float, float, float]:
-    """Seconds of a whole process, seconds without its imports, MiB resident; medians."""
-    rows = []
+def processes(codes: Sequence[str], *arguments: str) -> list[tuple[float, ...]]:
+    """Of each program: seconds of a whole process, seconds without its imports, MiB resident.
+
+    They take turns, so that a busy machine is busy for all; medians.
+    """
+    rows: list[list[tuple[float, ...]]] = [[] for _ in codes]
     for _ in range(ROUNDS):
-        start = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code, *arguments],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        inner, resident = map(float, done.stdout.split()[-2:])
-        rows.append((time.perf_counter() - start, inner, resident))
-    wall, inner, resident = (statistics.median(column) for column in zip(*rows, strict=True))
-    return wall, inner, resident
+        for code, row in zip(codes, rows, strict=True):
+            row.append(process(code, *arguments))
+    return [tuple(map(statistics.median, zip(*row, strict=True))) for row in rows]
+
+
+def process(code: str, *arguments: str) -> tuple[float, ...]:
+    """One run of a program that reports its own seconds and MiB."""
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    wall = time.perf_counter() - start
+    return (wall, *map(float, done.stdout.split()[-2:]))
 
 
 def timed(act: Callable[[], object]) -> float:
@@ -111,7 +119,7 @@ def many_header(count: int) -> tuple[bytes, int]:
 
 def against_the_seed(model: Path) -> None:
     """Headers against AutoModel.from_pretrained and state_dict, each a process of its own."""
-    ours, seeds = process(_OURS, str(model)), process(_SEEDS, str(model))
+    ours, seeds = processes((_OURS, _SEEDS), str(model))
     print(f"{'':24}{'process s':>12}{'work s':>12}{'MiB':>10}")
     print(f"{'headers':24}{ours[0]:12.4f}{ours[1]:12.5f}{ours[2]:10.1f}")
     print(f"{'from_pretrained':24}{seeds[0]:12.4f}{seeds[1]:12.5f}{seeds[2]:10.1f}")
@@ -126,7 +134,7 @@ def many_tensors(folder: Path) -> None:
     body, data = many_header(100_000)
     path = folder / "header.json"
     path.write_bytes(body)
-    _, inner, resident = process(_MANY, str(path), str(data))
+    (_, inner, resident) = processes((_MANY,), str(path), str(data))[0]
     allowed = (20e6 + 6 * len(body)) / 2**20
     print(
         f"100,000 tensors, header of {len(body) / 1e6:.1f} MB: {inner:.3f} s (wanted 0.3), "
