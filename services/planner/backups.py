@@ -1,5 +1,6 @@
 """Which unused nodes stand by, so that the loss of a used one is cheap."""
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 
 from messages.ids import NodeId
@@ -7,6 +8,7 @@ from messages.nodes import Node
 from messages.plans import Assignment, Backup
 
 LEAST_BACKUPS = 2
+_MOST_BACKUPS = 8
 
 
 def backups_of(
@@ -14,22 +16,18 @@ def backups_of(
 ) -> tuple[Backup, ...]:
     """At least two spare nodes where there are any, each with the stages it could hold.
 
-    Chosen greedily: next comes the node that covers most stages nobody covers yet, and among
-    equals the fastest; one more for every eight nodes in use.
+    First come those that could hold most stages, among equals the fastest; one more for every
+    eight nodes in use, eight at most.
     """
-    wanted = max(LEAST_BACKUPS, len(assignments) // 8)
-    covers = {
-        node.node_id: tuple(
-            a.node_id for a in assignments if a.memory_bytes <= offered[node.node_id]
+    wanted = min(_MOST_BACKUPS, max(LEAST_BACKUPS, len(assignments) // 8))
+    ranked = sorted(assignments, key=lambda a: a.memory_bytes)
+    needs = [a.memory_bytes for a in ranked]
+    covered = {node.node_id: bisect_right(needs, offered[node.node_id]) for node in spare}
+    best = sorted(spare, key=lambda n: (-covered[n.node_id], -n.compute_gflops, n.node_id))
+    return tuple(
+        Backup(
+            node_id=node.node_id,
+            covers=tuple(a.node_id for a in ranked[: covered[node.node_id]]),
         )
-        for node in spare
-    }
-    left = sorted(spare, key=lambda n: (-n.compute_gflops, n.node_id))
-    covered: set[NodeId] = set()
-    chosen: list[Backup] = []
-    while left and len(chosen) < wanted:
-        best = max(left, key=lambda n: len({*covers[n.node_id]} - covered))
-        left.remove(best)
-        covered.update(covers[best.node_id])
-        chosen.append(Backup(node_id=best.node_id, covers=covers[best.node_id]))
-    return tuple(chosen)
+        for node in best[:wanted]
+    )

@@ -164,6 +164,8 @@ def memory_bytes(block: Block) -> int:
 
 def _borders(blocks: Sequence[Block]) -> tuple[int, ...]:
     """The block indices where a cut is allowed, 0 and the end included."""
+    if all(block.together_with is None for block in blocks):
+        return tuple(range(len(blocks) + 1))
     place = {block.name: k for k, block in enumerate(blocks)}
     last_of: dict[int, int] = {}
     for k, block in enumerate(blocks):

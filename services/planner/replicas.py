@@ -65,9 +65,11 @@ def copies(line: Line, offers: Sequence[Offer]) -> int:
 def _candidates(
     line: Line, offers: Sequence[Offer], solver: Solver, count: int | None
 ) -> Iterable[Groups]:
-    most = copies(line, offers)
     if count is None or count == 1:
         yield (tuple(range(len(offers))),)
+    if count == 1:
+        return
+    most = copies(line, offers)
     counts = [count] if count is not None else sorted({2, 3, 4, most // 2, most})
     for wanted in counts:
         if 2 <= wanted <= most:
