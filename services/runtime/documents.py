@@ -1,8 +1,11 @@
 """Bodies by reference: in the message when small, else an object on the bus; always verified."""
 
-from typing import TypeVar
+import base64
+from typing import Annotated, TypeVar
 
 import anyio.to_thread
+import msgspec
+from msgspec import Meta
 from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 from nats.js.object_store import ObjectStore
@@ -10,10 +13,16 @@ from nats.js.object_store import ObjectStore
 from messages.documents import INLINE_LIMIT_BYTES, Document, digest_of
 from messages.failures import Passing, Permanent
 from messages.wire import decode
-from services.runtime import names
+from services.runtime import names, stored
 from services.runtime.connection import BUS_TROUBLE
 
 T = TypeVar("T")
+
+
+class _Object(msgspec.Struct, frozen=True):
+    """What the object store keeps of an object: `nuid` names its chunks."""
+
+    nuid: Annotated[str, Meta(pattern=r"^[A-Za-z0-9]{1,64}$(?!\n)")]
 
 
 class DocumentDiffers(Permanent):
@@ -30,6 +39,7 @@ class Documents:
     """Put and get documents; `williw_documents` holds those too large for a message."""
 
     def __init__(self, client: Client) -> None:
+        self._client = client
         self._js = client.jetstream(timeout=10)
 
     async def put(self, body: bytes, name: str) -> Document:
@@ -62,16 +72,27 @@ class Documents:
         """The bytes, checked by SHA-256. DocumentDiffers, or Passing while they are absent."""
         body = document.body
         if body is None:
-            try:
-                bucket = await self._js.object_store(document.bucket)
-                body = (await bucket.get(document.name)).data or b""
-            except BUS_TROUBLE as error:
-                trouble = "is not on the bus" if isinstance(error, NotFoundError) else "not read"
-                raise Passing(f"document {document.name} {trouble}: {error}") from error
+            body = await self._stored(document)
         found = await anyio.to_thread.run_sync(digest_of, body)
         if found != document.sha256:
             raise DocumentDiffers(document.name or "(inline)", document.sha256, found)
         return body
+
+    async def _stored(self, document: Document) -> bytes:
+        """An object's bytes, by direct gets: the library would have a consumer made for each."""
+        if document.bucket != names.DOCUMENTS_BUCKET:
+            raise Permanent(f"a document cannot be in a bucket called {document.bucket[:80]!r}")
+        stream = f"OBJ_{document.bucket}"
+        name = base64.urlsafe_b64encode(document.name.encode()).decode()
+        try:
+            last = await self._js.get_last_msg(
+                stream, f"$O.{document.bucket}.M.{name}", direct=True
+            )
+        except BUS_TROUBLE as error:
+            trouble = "is not on the bus" if isinstance(error, NotFoundError) else "not read"
+            raise Passing(f"document {document.name} {trouble}: {type(error).__name__}") from error
+        chunks = f"$O.{document.bucket}.C.{decode(last.data or b'', _Object).nuid}"
+        return b"".join([m.data async for m in stored.messages(self._client, stream, chunks)])
 
     async def load(self, document: Document, kind: type[T]) -> T:
         """The value a document holds; Undecodable where it is no `kind`."""

@@ -18,13 +18,12 @@ from messages.ids import JobId
 from messages.state import Said
 from messages.subjects import Subject, fact_subject, subject_matching
 from messages.wire import Undecodable, decode_any, encode
-from services.runtime import figures, names
+from services.runtime import figures, names, stored
 from services.runtime.connection import BUS_TROUBLE
 
 log = structlog.get_logger()
 F = TypeVar("F", bound=Fact)
 trace_parent: ContextVar[str] = ContextVar("trace_parent", default="")
-_BATCH = 256
 _REREAD_S = 2.0
 
 
@@ -150,40 +149,13 @@ class FactLog:
         return Said(fact=fact, sequence=raw.seq or 0, at=_unix_s(headers.get("Nats-Time-Stamp")))
 
     async def _scan(self, chosen: str, start: int) -> AsyncIterator[Said[Any]]:
-        """The stored facts of a filter from a sequence on, by batched direct gets."""
-        while True:
-            batch, pending = await self._batch(chosen, start)
-            for message in batch:
-                start = int(message.headers["Nats-Sequence"]) + 1
-                said = _said(message)
-                if said is not None:
-                    yield said
-            if not batch or pending == 0:
-                return
-
-    async def _batch(self, chosen: str, start: int) -> tuple[list[Any], int]:
-        inbox = self._client.new_inbox()
-        subscription = await self._client.subscribe(inbox)
-        question = {"seq": start, "next_by_subj": chosen, "batch": _BATCH}
-        found: list[Any] = []
-        try:
-            await self._client.publish(
-                f"$JS.API.DIRECT.GET.{names.FACTS_STREAM}", json.dumps(question).encode(), inbox
-            )
-            while True:
-                message = await subscription.next_msg(timeout=self._timeout_s)
-                status = (message.headers or {}).get("Status")
-                if status == "404":
-                    return [], 0
-                if status == "204":
-                    return found, int(message.headers.get("Nats-Num-Pending", "0"))
-                if status:
-                    raise Passing(f"the bus refused a read: status {status}")
-                found.append(message)
-        except BUS_TROUBLE as error:
-            raise Passing(f"the bus did not answer: {type(error).__name__}") from error
-        finally:
-            await _unsubscribed(subscription)
+        """The stored facts of a filter from a sequence on."""
+        stream = names.FACTS_STREAM
+        found = stored.messages(self._client, stream, chosen, start, timeout_s=self._timeout_s)
+        async for message in found:
+            said = _said(message)
+            if said is not None:
+                yield said
 
     def _heard(self, chosen: str) -> "_Heard":
         return _Heard(self._client, chosen)
@@ -205,20 +177,12 @@ class _Heard:
         return self._wait
 
     async def __aexit__(self, *_: object) -> None:
-        await _unsubscribed(self._subscription)
+        await stored.unsubscribed(self._subscription)
 
     async def _wait(self) -> None:
         with anyio.move_on_after(_REREAD_S):
             await self._rung.wait()
         self._rung = anyio.Event()
-
-
-async def _unsubscribed(subscription: Any) -> None:
-    try:
-        with anyio.CancelScope(shield=True):
-            await subscription.unsubscribe()
-    except BUS_TROUBLE as error:
-        log.debug("unsubscribing failed", error=type(error).__name__)
 
 
 def job_filter(job_id: JobId) -> str:

@@ -147,6 +147,8 @@ async def _bucket(js: JetStreamContext, name: str, ttl_s: float, settings: Setti
         replicas=settings.bus.replicas,
         limit_marker_ttl=max(1.0, min(ttl_s, 60.0)),
         history=1,
+        # Reads name their key in the subject then, so that permissions can be given by key.
+        direct=True,
     )
     try:
         await js.create_key_value(config)

@@ -4,14 +4,14 @@ import secrets
 
 import structlog
 from nats.aio.client import Client
-from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NoKeysError, NotFoundError
+from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NotFoundError
 from nats.js.kv import KeyValue
 
 from messages.failures import Passing
 from messages.ids import JobId, NodeId, is_id
 from messages.nodes import NodeEntry
 from messages.wire import Undecodable, decode, encode
-from services.runtime import names
+from services.runtime import names, stored
 from services.runtime.connection import BUS_TROUBLE
 
 log = structlog.get_logger()
@@ -21,6 +21,7 @@ class _Bucket:
     """One key-value bucket, opened at first use; what nats-py raises becomes Passing."""
 
     def __init__(self, client: Client, name: str) -> None:
+        self._client = client
         self._js = client.jetstream(timeout=5)
         self._name = name
         self._kv: KeyValue | None = None
@@ -30,13 +31,15 @@ class _Bucket:
             self._kv = await self._js.key_value(self._name)
         return self._kv
 
-    async def keys(self) -> list[str]:
-        try:
-            return list(await (await self._open()).keys())
-        except NoKeysError:
-            return []
-        except BUS_TROUBLE as error:
-            raise Passing(f"bucket {self._name} not listed: {type(error).__name__}") from error
+    async def items(self) -> dict[str, bytes]:
+        """Every key that has a value now, with it: one request for a thousand keys."""
+        above = f"$KV.{self._name}."
+        found: dict[str, bytes] = {}
+        async for message in stored.messages(self._client, f"KV_{self._name}", f"{above}>"):
+            # A deletion and an expiry are stored as messages without a value.
+            if message.data:
+                found[message.headers["Nats-Subject"].removeprefix(above)] = message.data
+        return found
 
     async def get(self, key: str) -> bytes | None:
         """The value; None for a key that is absent, deleted or expired (an entry without value)."""
@@ -80,9 +83,8 @@ class Registry:
     async def nodes(self) -> tuple[NodeEntry, ...]:
         """The live nodes by id. Reading keeps nobody alive; an unreadable entry is passed over."""
         found: list[NodeEntry] = []
-        for key in sorted(await self._bucket.keys()):
-            body = await self._bucket.get(key)
-            if body is None or not is_id(key):
+        for key, body in sorted((await self._bucket.items()).items()):
+            if not is_id(key):
                 continue
             try:
                 entry = decode(body, NodeEntry)
