@@ -1,8 +1,8 @@
 """A new plan after nodes were lost: nearly as fast as the best, with the fewest bytes moved.
 
-The survivors keep their order; a spare node may step in where one was lost. For each such order
-the cuts that move the fewest bytes under 1.05 times the best bottleneck are found exactly, by a
-dynamic programme over positions.
+Orders considered: the survivors' own, with spare nodes where one was lost; the best plan's; and
+the one that a beam search finds to keep most in place. For each of them the cuts that move the
+fewest bytes under 1.05 times the best bottleneck are found exactly, by a dynamic programme.
 """
 
 import hashlib
@@ -22,6 +22,7 @@ from services.planner import contiguous
 from services.planner.assemble import assemble
 from services.planner.case import Case, Placed, case_of
 from services.planner.chains import Chain, Stage
+from services.planner.keeping import Keeping
 from services.planner.line import Line, Offer, line_of, work_cap
 from services.planner.plan import plan_split
 from services.planner.selection import Policy, offers_of
@@ -30,7 +31,6 @@ from services.planner.validate import check_plan
 SLOWER_AT_MOST = 1.05
 _MOST_SPARES = 6
 _FEW = 16
-_MOST_TRIALS = 160
 Floats = npt.NDArray[np.float64]
 
 
@@ -89,39 +89,18 @@ def _with_fewest_moves(case: Case, old: SplitPlan, best: SplitPlan) -> SplitPlan
     limit_s = best.bottleneck_s * SLOWER_AT_MOST
     costs = {k: _move_costs(line, offers[k], held.get(k), limit_s) for k in range(len(offers))}
     orders = _orders(old, index, offers, [index[a.node_id] for a in best.assignments])
-    chain = _improved(line, orders, costs)
-    if chain is None:
+    keeping = Keeping(line, offers, held, limit_s).order()
+    tried = [*orders, *([keeping] if keeping else [])]
+    found = [f for order in tried if (f := _cheapest(line, order, costs)) is not None]
+    if not found:
         return best
+    _, _, chain = min(found, key=lambda f: f[:2])
     demands = contiguous.demands_of(case.wishes, line, offers)
     if demands and not _keeps(chain, demands.pins, demands.must):
         return best
     bound_s = best.lower_bound_s
     placed: Placed = contiguous.placed_chains(case, line, offers, (chain,), bound_s, best.proof)
     return assemble(case, placed)
-
-
-def _improved(
-    line: Line, orders: Iterable[Sequence[int]], costs: Mapping[int, Floats]
-) -> Chain | None:
-    """The chain of the best order, after putting single nodes elsewhere while that helps."""
-    ranked = [(f, tuple(o)) for o in orders if (f := _cheapest(line, o, costs)) is not None]
-    if not ranked:
-        return None
-    best, order = min(ranked, key=lambda entry: entry[0][:2])
-    left = _MOST_TRIALS
-    improved = True
-    while improved and left > 0:
-        improved = False
-        for node, place in itertools.product(order, range(len(order))):
-            rest = [k for k in order if k != node]
-            trial = (*rest[:place], node, *rest[place:])
-            found = _cheapest(line, trial, costs)
-            left -= 1
-            if found is not None and found[0] < best[0]:
-                best, order, improved = found, trial, True
-            if left <= 0:
-                break
-    return best[2]
 
 
 def _held(line: Line, old: SplitPlan, index: Mapping[NodeId, int]) -> dict[int, tuple[int, int]]:

@@ -101,12 +101,13 @@ def cases(
     nodes: tuple[int, int],
     blocks: tuple[int, int],
     kinds: Sequence[str] = made.KINDS,
+    slack: tuple[float, float] = (1.0, 1.5),
 ) -> Iterator[Case]:
     """Random cases, one a seed, kinds by turns."""
     for seed in seeds:
         chance = random.Random(seed)
         shape = made.shape_of(kinds[seed % len(kinds)], chance, chance.randint(*blocks))
-        yield made.model(shape), made.nodes_for(shape, chance.randint(*nodes), chance, (1.0, 1.5))
+        yield made.model(shape), made.nodes_for(shape, chance.randint(*nodes), chance, slack)
 
 
 def loose() -> None:
@@ -159,9 +160,15 @@ def tensors(
 
 
 def losses() -> None:
-    """A node of the plan is lost: bytes that move over the bytes it held, and the time."""
+    """A node of the plan is lost, memory being tight, and ample."""
+    lose("tight", (1.0, 1.5))
+    lose("ample", (1.5, 2.5))
+
+
+def lose(title: str, slack: tuple[float, float]) -> None:
+    """Bytes that move over the bytes that the lost node held, and the time."""
     moved, slower, times = [], [], []
-    for metadata, nodes in cases(range(100), (5, 16), (20, 90)):
+    for metadata, nodes in cases(range(100), (5, 16), (20, 90), slack=slack):
         old = plan_split(metadata, nodes, ONE, POLICY)
         for gone in old.assignments:
             live = [node for node in nodes if node.node_id != gone.node_id]
@@ -179,7 +186,7 @@ def losses() -> None:
         if len(moved) == 298:
             break
     print(
-        f"{len(moved)} losses: bytes moved over the lost node's, median "
+        f"{len(moved)} losses, memory {title}: bytes moved over the lost node's, median "
         f"{statistics.median(moved):.2f}, p90 {percentile(moved, 90):.2f}; bottleneck at most "
         f"{max(slower):.3f} x the new best; {times_of(times)}"
     )
