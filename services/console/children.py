@@ -28,7 +28,7 @@ def spawn(
             stderr=subprocess.STDOUT,
             env=None if environ is None else dict(environ),
             start_new_session=True,
-            preexec_fn=_dies_with(os.getpid()),  # noqa: PLW1509  # only prctl runs there, no Python locks are taken
+            preexec_fn=dies_with(os.getpid()),  # noqa: PLW1509  # only prctl runs there, no Python locks are taken
         )
 
 
@@ -42,7 +42,9 @@ def end(process: subprocess.Popen[bytes], signal_number: int = signal.SIGKILL) -
         return
 
 
-def _dies_with(parent: int) -> Callable[[], None]:
+def dies_with(parent: int) -> Callable[[], None]:
+    """What a child calls first, so that the kernel kills it when `parent` ends."""
+
     def before_exec() -> None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:

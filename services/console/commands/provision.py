@@ -3,12 +3,12 @@
 import importlib
 
 import anyio
+import msgspec
 
-from config import load
 from config.settings import Settings
-from messages.ids import is_id
+from messages.ids import NodeId, is_id
 from services.console.failures import EXIT_DONE, Usage
-from services.console.household import ORIGIN_SERVICES
+from services.console.household import SERVICES
 from services.console.options import Asking, Reach
 from services.console.output import say, say_json
 from services.console.reaching import reached, settings_of
@@ -71,14 +71,17 @@ def services_of(
     bus: Bus, settings: Settings, nodes: tuple[str, ...], origins: tuple[str, ...]
 ) -> list[Service]:
     """The services of these nodes: a distributor on each, and all the others on origins."""
-    asked = [(name, node) for node in origins for name in ORIGIN_SERVICES]
-    asked += [("distributor", node) for node in (*origins, *nodes)]
+    asked = [(name, node, True) for node in origins for name in SERVICES]
+    asked += [("distributor", node, False) for node in nodes]
     return [
-        importlib.import_module(f"services.{name}.service").build(_as_node(settings, node), bus)
-        for name, node in asked
+        importlib.import_module(f"services.{name}.service").build(
+            _as_node(settings, node, is_origin), bus
+        )
+        for name, node, is_origin in asked
     ]
 
 
-def _as_node(settings: Settings, node_id: str) -> Settings:
-    overrides = {"node": {"node_id": node_id, "home": settings.node.home}}
-    return load.load(overrides={**overrides, "bus": {"url": settings.bus.url}})
+def _as_node(settings: Settings, node_id: str, is_origin: bool) -> Settings:
+    """These settings for another node. Being an origin gives a distributor a consumer more."""
+    node = msgspec.structs.replace(settings.node, node_id=NodeId(node_id), origin=is_origin)
+    return msgspec.structs.replace(settings, node=node)

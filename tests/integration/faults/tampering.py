@@ -1,0 +1,116 @@
+"""Faults planted in a forked service: it dies, stops or waits at an exact point of its work.
+
+A point is `handling` (a message came, its handler has done nothing), `handled` (the work is done,
+nothing is said), `said` (a fact is stored, the message not acknowledged) or `acknowledged`.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from messages.base import Fact, Message
+from services.runtime.attendance import Attendance
+from services.runtime.factlog import FactLog
+
+Fault = Mapping[str, Any]
+POINTS = ("handling", "handled", "said", "acknowledged")
+
+
+def die(at: str, once: Path | None, job: str = "") -> Fault:
+    """Kill itself with SIGKILL at a point; once where a file to remember that in is given."""
+    return {"at": at, "do": "die", "once": str(once or ""), "job": job}
+
+
+def stop(at: str, once: Path, job: str = "") -> Fault:
+    """Stop the whole process, as SIGSTOP or a paused machine does, until it is continued."""
+    return {"at": at, "do": "stop", "once": str(once), "job": job}
+
+
+def hold(at: str, reached: Path, until: Path, job: str = "") -> Fault:
+    """Wait at a point, touching `reached`, until the file `until` exists."""
+    return {"at": at, "do": "hold", "once": str(reached), "until": str(until), "job": job}
+
+
+def clock(by_s: float) -> Fault:
+    """A clock that is wrong by so much."""
+    return {"at": "start", "do": "clock", "by_s": by_s}
+
+
+def tamper(faults: Sequence[Fault]) -> None:
+    """Plant these faults in this process."""
+    for fault in faults:
+        if fault["do"] == "clock":
+            _set_clock(fault["by_s"])
+    planted = [fault for fault in faults if fault["do"] != "clock"]
+    if planted:
+        _plant(planted)
+
+
+def _set_clock(by_s: float) -> None:
+    true = time.time
+    true_ns = time.time_ns
+    time.time = lambda: true() + by_s
+    time.time_ns = lambda: true_ns() + int(by_s * 1e9)
+
+
+def _plant(faults: Sequence[Fault]) -> None:
+    handled, say, done = Attendance.handled, FactLog.say, Attendance.done
+
+    async def tampered_handled(
+        self: Attendance,
+        handle: Callable[[Any], Awaitable[Iterable[Fact]]],
+        message: Message,
+        gauge: Any,
+    ) -> Iterable[Fact]:
+        job_id = str(getattr(message, "job_id", ""))
+
+        async def around(given: Message) -> Iterable[Fact]:
+            await _strike(faults, "handling", job_id)
+            facts = tuple(await handle(given))
+            await _strike(faults, "handled", job_id)
+            return facts
+
+        return await handled(self, around, message, gauge)
+
+    async def tampered_say(self: FactLog, fact: Fact) -> Any:
+        said = await say(self, fact)
+        await _strike(faults, "said", fact.job_id)
+        return said
+
+    async def tampered_done(self: Attendance, outcome: str = "done") -> None:
+        await done(self, outcome)
+        await _strike(faults, "acknowledged", ".".join(self.msg.subject.split(".")[4:5]))
+
+    setattr(Attendance, "handled", tampered_handled)  # noqa: B010  # mypy: a method is assigned
+    setattr(FactLog, "say", tampered_say)  # noqa: B010
+    setattr(Attendance, "done", tampered_done)  # noqa: B010
+
+
+async def _strike(faults: Sequence[Fault], at: str, job_id: str) -> None:
+    for fault in faults:
+        named = fault["job"] in ("", job_id) or not job_id
+        if fault["at"] != at or not named or not _first(fault["once"]):
+            continue
+        if fault["do"] == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if fault["do"] == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if fault["do"] == "hold":
+            while not Path(fault["until"]).exists():  # noqa: ASYNC110, ASYNC240
+                await anyio.sleep(0.02)
+
+
+def _first(once: str) -> bool:
+    """Whether this is the first time in any process."""
+    if not once:
+        return True
+    try:
+        os.close(os.open(once, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        return False
+    return True
