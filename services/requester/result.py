@@ -85,7 +85,7 @@ def _step(fact: Fact) -> dict[str, Any]:
 
 
 def _plan_step(plan: SplitPlan) -> dict[str, Any]:
-    built: dict[str, Any] = msgspec.to_builtins(plan)
+    built: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(plan))
     kept = ("model_name", "split_plan", "megaphone_plan", "selected_nodes")
     return {key: built[key] for key in kept}
 
