@@ -28,6 +28,7 @@ class Upstream:
     sources: Sources
     room: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(MOST_CHUNKS))
     _idle: dict[Source, list[Link]] = field(default_factory=dict)
+    _closed: bool = False
 
     async def chunk(self, file: StageFile, index: int) -> bytes:
         """One verified chunk. Raises SourceTrouble; returns nothing while all sources rest."""
@@ -47,12 +48,15 @@ class Upstream:
                 link.close()
                 await self.sources.troubled(trouble)
                 return b""
+            if self._closed:
+                link.close()
             links.append(link)
             self.sources.gave(source.node_id)
             return bytes(buffer)
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, for good."""
+        self._closed = True
         for links in self._idle.values():
             for link in links:
                 link.close()

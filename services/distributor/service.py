@@ -185,8 +185,7 @@ class Distributor:
         made = Upstream(route, self.deliveries.sources(job_id, for_node))
         if len(self._upstreams) >= 64:
             self._upstreams.pop(next(iter(self._upstreams))).close()
-        self._upstreams[job_id, for_node] = made
-        return made
+        return self._upstreams.setdefault((job_id, for_node), made)  # another may have been faster
 
     async def _planned_file(self, digest: str, job_id: JobId, node: NodeId) -> StageFile | None:
         """The manifest's entry of a file that is part of `node`'s stage."""
