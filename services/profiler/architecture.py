@@ -14,7 +14,8 @@ Config = Mapping[str, Any]
 _HEADS = re.compile(r"LMHead|ForCausalLM|ForMaskedLM|ForPreTraining|ForConditionalGeneration")
 _PER_SEQUENCE = re.compile(r"ForSequenceClassification|ForImageClassification|ForMultipleChoice")
 _BITS = {"float64": 64, "float32": 32, "bfloat16": 16, "float16": 16}
-_FULL = ("full_attention", "attention", "global_attention")
+# Activation functions that transformers writes out, a tensor for each step; the others are fused.
+_WRITTEN_OUT = ("gelu_new", "gelu_fast", "quick_gelu", "gelu_accurate", "mish", "laplace")
 
 
 class Architecture(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,7 +23,8 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
 
     `top_k` is how many routed experts each token visits, `tied` what the configuration says of the
     head and the token embedding (None: nothing), `has_head` whether the class computes one,
-    `element_bytes` the size of an activation, 0 where the configuration names no dtype.
+    `element_bytes` the size of an activation, 0 where the configuration names no dtype;
+    `inner_copies` how many inner vectors an MLP's activation function holds at once.
     """
 
     model_type: str
@@ -35,6 +37,7 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     has_head: bool | None
     per_sequence_head: bool
     element_bytes: int
+    inner_copies: int
     quantization: Mapping[str, Any]
     shared_kv_layers: int
     layer_types: tuple[str, ...]
@@ -63,6 +66,7 @@ def read_architecture(config: Config) -> Architecture:
         has_head=any(_HEADS.search(name) for name in names) if names else None,
         per_sequence_head=any(_PER_SEQUENCE.search(name) for name in names),
         element_bytes=_BITS.get(str(dtype).removeprefix("torch."), 0) // 8,
+        inner_copies=4 if _activation(text) in _WRITTEN_OUT else 2,
         quantization=quantization if isinstance(quantization, dict) else {},
         shared_kv_layers=_number(text, "num_kv_shared_layers"),
         layer_types=tuple(map(str, kinds)) if isinstance(kinds, list) else (),
@@ -75,6 +79,12 @@ def _text_part(config: Config) -> Config:
         if isinstance(part, dict):
             return part
     return config
+
+
+def _activation(config: Config) -> str:
+    keys = ("hidden_act", "activation_function", "hidden_activation")
+    named = next((config[key] for key in keys if isinstance(config.get(key), str)), None)
+    return named or ("gelu_new" if config.get("model_type") == "gpt2" else "")
 
 
 def _number(config: Config, *keys: str) -> int:

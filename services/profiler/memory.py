@@ -89,4 +89,4 @@ def _inner(tensors: Iterable[Tensor], scene: Scene) -> int:
             dense += rows
         elif tensor.role == "expert" and hidden in (rows, columns):
             routed = max(routed, rows + columns - hidden)
-    return 2 * dense + 3 * routed * max(scene.architecture.top_k, 1)
+    return scene.architecture.inner_copies * dense + 3 * routed * max(scene.architecture.top_k, 1)
