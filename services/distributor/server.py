@@ -117,10 +117,15 @@ class DataServer:
             response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{content.size_bytes}"
             response.content_type = "application/octet-stream"
             response.content_length = end - start
-            await response.prepare(request)
-            for part in parts:
-                await self._send_part(request, response, part)
-            await response.write_eof()
+            try:
+                await response.prepare(request)
+                for part in parts:
+                    await self._send_part(request, response, part)
+                await response.write_eof()
+            except (OSError, RuntimeError) as error:  # asyncio's sendfile raises both
+                log.debug("reader gone", error=str(error))
+                if request.transport is not None:
+                    request.transport.abort()
         return response
 
     async def _send_part(

@@ -55,6 +55,19 @@ def cut_file(
     return digests
 
 
+def copy_file(file: FileLayout, sources: SourceFiles, target: Path) -> None:
+    """Write one file of a stage without taking digests, and sync it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.ftruncate(descriptor, file.size_bytes)
+        shared = _share(file, sources, descriptor)
+        _copy(file, sources, descriptor, 0, max(file.size_bytes, 1), shared)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def publish(temporary: Path, final: Path) -> None:
     """Make a finished directory visible under its name, by one rename after syncing it."""
     for directory in {path.parent for path in temporary.rglob("*")} | {temporary}:

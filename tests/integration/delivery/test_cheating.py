@@ -1,0 +1,97 @@
+"""A relay that alters, truncates or withholds is found out at the next hop and routed around."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from messages.ids import NodeId
+from messages.jobs import JobCompleted
+from services.checkpoint.stage import verify
+from services.distributor import transfer
+from tests.integration.delivery.rig import ORIGIN, Rig, parts, plan_of, sources_of
+
+Answer = Callable[[web.Request, int, int], Awaitable[web.StreamResponse]]
+
+
+@asynccontextmanager
+async def relay_that(answer: Answer) -> AsyncIterator[str]:
+    """A data server that answers every range in its own way; gives its address."""
+
+    async def get(request: web.Request) -> web.StreamResponse:
+        start, end = request.headers["Range"].removeprefix("bytes=").split("-")
+        return await answer(request, int(start), int(end) + 1)
+
+    application = web.Application()
+    application.router.add_get("/v1/files/{digest}", get)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+def _range(start: int, end: int) -> dict[str, str]:
+    return {"Content-Range": f"bytes {start}-{end - 1}/{1 << 40}"}
+
+
+async def alters(_request: web.Request, start: int, end: int) -> web.StreamResponse:
+    return web.Response(status=206, body=bytes(end - start), headers=_range(start, end))
+
+
+async def truncates(_request: web.Request, start: int, end: int) -> web.StreamResponse:
+    body = bytes((end - start) // 2)
+    return web.Response(status=206, body=body, headers=_range(start, end))
+
+
+async def withholds(request: web.Request, start: int, end: int) -> web.StreamResponse:
+    response = web.StreamResponse(status=206, headers=_range(start, end))
+    response.content_length = end - start
+    await response.prepare(request)
+    await asyncio.sleep(3600)
+    return response
+
+
+@pytest.mark.parametrize("answer", [alters, truncates, withholds])
+async def test_a_cheating_relay_is_named_and_routed_around(
+    rig: Rig, answer: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer.Source.__init__, "__defaults__", (None, 0.5))
+    nodes = (NodeId("b"), NodeId("c"))
+    held = parts(6, nodes[:1], tied=False) * 2
+    async with relay_that(answer) as url:
+        rig.options["b"] = {"advertise_url": url}
+        async with rig.nodes(ORIGIN, *nodes):
+            await rig.plan(plan_of(nodes, held, topology="chain", copies=True))
+            ended = await rig.ending()
+    assert isinstance(ended, JobCompleted)
+    delivered = await rig.delivered()
+    assert delivered["c"].distrusted == ("b",)
+    assert sources_of(delivered["c"]) == {"origin": delivered["c"].size_bytes}
+    assert delivered["b"].distrusted == ()
+    report = verify([rig.stage("c")], rig.model)
+    assert report.ok, report.problems
+
+
+async def test_a_token_opens_the_files_of_its_plan_and_nothing_else(rig: Rig) -> None:
+    nodes = (NodeId("b"),)
+    async with rig.nodes(ORIGIN, *nodes):
+        await rig.plan(plan_of(nodes, parts(6, nodes, tied=False)))
+        await rig.ending()
+        entry = await rig.bus.registry.node(ORIGIN)
+        token = await rig.bus.grants.token(NodeId("b"), rig.job_id)
+        assert entry is not None
+        assert token is not None
+        assert token not in repr(await rig.bus.facts.job(rig.job_id))
+        async with aiohttp.ClientSession(entry.data_url) as session:
+            for shown in ("", "Bearer wrong", f"Bearer {token}x", f"Bearer {token}"):
+                headers = {"Authorization": shown, "Williw-Job": rig.job_id, "Range": "bytes=0-9"}
+                async with session.get(f"/v1/files/{'0' * 64}", headers=headers) as got:
+                    assert got.status == 403
+            async with session.get("/v1/files/../../etc/passwd") as got:
+                assert got.status == 404

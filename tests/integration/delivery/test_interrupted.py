@@ -1,0 +1,169 @@
+"""Whatever is killed while stages travel, the job ends with equal bytes, and nothing is half seen."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+import msgspec
+import pytest
+
+import config.load
+from config.settings import Settings
+from messages.ids import NodeId
+from messages.jobs import JobCompleted
+from services.checkpoint.stage import verify
+from services.distributor.service import build as build_distributor
+from services.runtime import provision
+from services.splitter.service import build as build_splitter
+from tests.integration.delivery.rig import (
+    ORIGIN,
+    Rig,
+    Topology,
+    parts,
+    plan_of,
+    sources_of,
+    write_model,
+)
+
+ROOT = Path(__file__).resolve().parents[3]
+CHAIN = tuple(NodeId(f"n{k}") for k in range(5))
+
+
+class Processes:
+    """Distributors (and the origin's splitter) as processes of their own."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+        self._running: dict[tuple[str, str], subprocess.Popen[bytes]] = {}
+
+    def start(self, service: str, node_id: str) -> None:
+        """Start a service of a node."""
+        settings = self._rig.node(node_id)
+        overrides = {
+            "bus": {"url": settings.bus.url, "lease_s": 3.0, "retry_delays_s": [0.1]},
+            "node": _table(settings, "node"),
+            "distributor": _table(settings, "distributor"),
+            "splitter": _table(settings, "splitter"),
+        }
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+        environment |= config.load.as_environ(overrides)
+        log = (self._rig.root / f"{service}-{node_id}.log").open("ab")
+        with log:
+            self._running[service, node_id] = subprocess.Popen(
+                [sys.executable, "-m", f"services.{service}"],
+                env=environment,
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+            )
+
+    def kill(self, service: str, node_id: str) -> None:
+        """kill -9."""
+        process = self._running.pop((service, node_id))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    def end(self) -> None:
+        """Kill what runs."""
+        for service, node_id in tuple(self._running):
+            self.kill(service, node_id)
+
+
+def _table(settings: Settings, section: str) -> dict[str, object]:
+    found: dict[str, object] = msgspec.structs.asdict(getattr(settings, section))
+    return found
+
+
+@contextmanager
+def processes(rig: Rig) -> Iterator[Processes]:
+    """Processes that are ended with the block."""
+    running = Processes(rig)
+    try:
+        yield running
+    finally:
+        running.end()
+
+
+async def provisioned(rig: Rig, *node_ids: str) -> None:
+    """The durable consumers of these nodes and the origin's splitter."""
+    for node_id in node_ids:
+        settings = rig.node(node_id)
+        services = [build_distributor(settings, rig.bus)]
+        if node_id == ORIGIN:
+            services.append(build_splitter(settings, rig.bus))
+        await provision.provision_consumers(rig.bus, settings, services)
+
+
+def nothing_half_seen(rig: Rig, node_id: str) -> None:
+    """What is visible under a model's name is whole."""
+    if rig.stage(node_id).exists():
+        assert verify([rig.stage(node_id)]).problems == ()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("topology", ["chain", "mixed"])
+async def test_a_chain_of_five_survives_kill_9_of_each_node_and_of_the_origin(
+    rig: Rig, topology: Topology
+) -> None:
+    rig.model = write_model(rig.root / "larger", layers=10, size=512)
+    everybody = (ORIGIN, *CHAIN)
+    for node_id in everybody:
+        rig.options[node_id] = {"upload_bytes_per_s": 4 << 20}
+    await provisioned(rig, *everybody)
+    rng = random.Random(7)
+    with processes(rig) as running:
+        running.start("splitter", ORIGIN)
+        for node_id in everybody:
+            running.start("distributor", node_id)
+        held = parts(10, CHAIN[:1], tied=False) * len(CHAIN)
+        await rig.plan(plan_of(CHAIN, held, topology=topology, copies=True))
+        for victim in rng.sample(everybody, len(everybody)):
+            await anyio.sleep(rng.uniform(0.3, 1.2))
+            running.kill("distributor", victim)
+            nothing_half_seen(rig, victim)
+            running.start("distributor", victim)
+        ended = await rig.ending(timeout_s=120)
+    assert isinstance(ended, JobCompleted), ended
+    for node_id in CHAIN:
+        report = verify([rig.stage(node_id)], rig.model)
+        assert report.ok, report.problems
+    delivered = await rig.delivered()
+    assert any(fact.resumed_bytes for fact in delivered.values())
+    for fact in delivered.values():
+        assert sum(sources_of(fact).values()) == fact.size_bytes
+        assert fact.distrusted == ()
+
+
+async def test_a_node_that_comes_back_goes_on_from_what_it_had(rig: Rig) -> None:
+    nodes = (NodeId("b"),)
+    rig.options[ORIGIN] = {"upload_bytes_per_s": 2 << 20}
+    await provisioned(rig, ORIGIN, "b")
+    with processes(rig) as running:
+        running.start("splitter", ORIGIN)
+        running.start("distributor", ORIGIN)
+        running.start("distributor", "b")
+        await rig.plan(plan_of(nodes, parts(6, nodes, tied=False)))
+        arriving = rig.models("b") / ".stages" / ".arriving"
+        with anyio.fail_after(30):
+            while _blocks(arriving) < 2 << 20:
+                await anyio.sleep(0.02)
+        running.kill("distributor", "b")
+        assert not rig.stage("b").exists()
+        running.start("distributor", "b")
+        assert isinstance(await rig.ending(), JobCompleted)
+    fact = (await rig.delivered())["b"]
+    assert fact.resumed_bytes >= 1 << 20
+    assert sources_of(fact)["held"] == fact.resumed_bytes
+    assert sum(sources_of(fact).values()) == fact.size_bytes
+    assert verify([rig.stage("b")], rig.model).ok
+
+
+def _blocks(directory: Path) -> int:
+    return sum(path.stat().st_blocks * 512 for path in directory.rglob("*") if path.is_file())
