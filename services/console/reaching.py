@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import anyio
+import msgspec
 
 from config import load
 from config.settings import Bus as BusSettings
@@ -15,6 +16,7 @@ from services.console.options import Reach
 from services.runtime.bus import Bus, open_bus
 
 T = TypeVar("T")
+_PROMPT_TIMEOUT_S = 3.0
 _URL_VARIABLES = ("WILLIW_NATS_URL", "WILLIW_BUS_URL")
 
 
@@ -46,8 +48,15 @@ def url_of_up(home: Path) -> str:
 async def reached(reach: Reach) -> AsyncIterator[Bus]:
     """The bus for the length of a command; BusUnreachable where it does not answer."""
     quiet()
-    async with open_bus(settings_of(reach), "williw-console") as bus:
+    async with open_bus(patient_no_longer(settings_of(reach)), "williw-console") as bus:
         yield bus
+
+
+def patient_no_longer(settings: Settings) -> Settings:
+    """The settings for somebody who waits at a prompt: a bus that is there answers at once."""
+    timeout_s = min(settings.bus.connect_timeout_s, _PROMPT_TIMEOUT_S)
+    bus = msgspec.structs.replace(settings.bus, connect_timeout_s=timeout_s)
+    return msgspec.structs.replace(settings, bus=bus)
 
 
 def ask(reach: Reach, question: Callable[[Bus], Awaitable[T]]) -> T:

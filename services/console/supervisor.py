@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import anyio
 from anyio.abc import TaskGroup
@@ -20,6 +21,9 @@ _RESTART_DELAYS_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 _STEADY_S = 20.0
 _HOPELESS_AFTER = 5
 _STOP_TIMEOUT_S = 8.0
+_PATH = os.pathsep.join(
+    [str(Path(children.__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
 
 
 class Supervisor:
@@ -98,8 +102,9 @@ class Supervisor:
             await anyio.sleep(_RESTART_DELAYS_S[min(quick_ends, last)])
 
     def _spawn(self, child: Child) -> subprocess.Popen[bytes]:
-        environ = {**os.environ, **load.as_environ(child.overrides), "PYTHONUNBUFFERED": "1"}
-        command = [sys.executable, "-m", f"services.{child.service}"]
+        # -P keeps a `services` folder of whatever directory we are in from being taken for ours.
+        command = [sys.executable, "-P", "-m", f"services.{child.service}"]
+        environ = {**os.environ, **load.as_environ(child.overrides), "PYTHONPATH": _PATH}
         process = children.spawn(command, self._home.log_file(child.name), environ)
         self._running[child.name] = process
         self._home.write_pid(child.name, process.pid)

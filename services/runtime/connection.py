@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import nats
+import anyio
 import nats.errors
 import structlog
 from nats.aio.client import Client
@@ -84,24 +84,31 @@ async def connect(
 async def _first_connection(
     client: Client, servers: list[str], options: dict[str, Any], timeout_s: float
 ) -> None:
-    """The first connection may fail; reconnecting for ever is for a bus that was there once."""
+    """The first connection may fail; reconnecting for ever is for a bus that was there once.
+
+    nats-py itself would try for ever: with no limit of attempts, and none of time.
+    """
     first = {key: value for key, value in options.items() if not key.endswith("_cb")}
-    first |= {"allow_reconnect": False, "max_reconnect_attempts": 0, "error_cb": _quiet}
     where = masked(", ".join(servers))
+    heard: list[Exception] = []
+
+    async def hear(error: Exception) -> None:
+        heard.append(error)
+
+    probe = Client()
     try:
-        probe = await nats.connect(servers, **first)
-        await probe.close()
+        with anyio.fail_after(timeout_s):
+            await probe.connect(servers, **{**first, "error_cb": hear})
         await client.connect(servers, **options)
     except BUS_TROUBLE as error:
-        reason = masked(str(error)) or type(error).__name__
+        last = heard[-1] if heard and isinstance(error, TimeoutError) else error
+        reason = masked(str(last)) or type(last).__name__
         raise BusUnreachable(
             f"no NATS server answers at {where} within {timeout_s:g} s ({reason}); start one, or "
             "name yours with WILLIW_NATS_URL"
         ) from None
-
-
-async def _quiet(_error: Exception) -> None:
-    """The first connection's trouble is raised, so it need not be logged as well."""
+    finally:
+        await probe.close()
 
 
 def _credentials(settings: BusSettings, name: str) -> dict[str, Any]:

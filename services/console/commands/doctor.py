@@ -9,7 +9,7 @@ from services.console.failures import EXIT_BUS, EXIT_DONE, EXIT_FAILED, exit_cod
 from services.console.machine_checks import local_checks
 from services.console.options import Asking, Reach
 from services.console.output import say, say_json
-from services.console.reaching import quiet, settings_of
+from services.console.reaching import patient_no_longer, quiet, settings_of
 from services.runtime.bus import open_bus
 
 
@@ -42,7 +42,7 @@ async def _checks(reach: Reach) -> list[Check]:
     settings = settings_of(reach)
     checks: list[Check] = []
     try:
-        async with open_bus(settings, "williw-doctor") as bus:
+        async with open_bus(patient_no_longer(settings), "williw-doctor") as bus:
             url = bus.client.connected_url
             where = f"{url.hostname}:{url.port}" if url else "connected"
             checks.append(Check(name="bus", outcome="ok", found=where))
