@@ -49,6 +49,7 @@ class DataServer:
     max_connections: int = 64
     sent_bytes: int = 0
     _open: int = field(default=0)
+    _turns: dict[object, "_Turn"] = field(default_factory=dict)
 
     @asynccontextmanager
     async def listening(
@@ -118,15 +119,34 @@ class DataServer:
             response.content_type = "application/octet-stream"
             response.content_length = end - start
             try:
-                await response.prepare(request)
-                for part in parts:
-                    await self._send_part(request, response, part)
-                await response.write_eof()
+                async with self._turn_of(request):
+                    await response.prepare(request)
+                    for part in parts:
+                        await self._send_part(request, response, part)
+                    await response.write_eof()
             except (OSError, RuntimeError) as error:  # asyncio's sendfile raises both
                 log.debug("reader gone", error=str(error))
                 if request.transport is not None:
                     request.transport.abort()
         return response
+
+    @asynccontextmanager
+    async def _turn_of(self, request: web.Request) -> AsyncIterator[None]:
+        """One answer at a time for each reader, in the order asked.
+
+        What is asked ahead waits here instead of sharing the link, so that chunks arrive in order:
+        a relay behind could not use them otherwise.
+        """
+        reader = (request.remote, request.headers.get(FOR_HEADER), request.headers.get(JOB_HEADER))
+        turn = self._turns.setdefault(reader, _Turn())
+        turn.waiting += 1
+        try:
+            async with turn.lock:
+                yield
+        finally:
+            turn.waiting -= 1
+            if not turn.waiting:
+                self._turns.pop(reader, None)
 
     async def _send_part(
         self, request: web.Request, response: web.StreamResponse, part: "_Open | bytes"
@@ -148,6 +168,12 @@ class DataServer:
             if sent < length:  # the file shrank: the reader sees the connection break
                 transport.abort()
                 raise ConnectionResetError
+
+
+@dataclass
+class _Turn:
+    lock: anyio.Lock = field(default_factory=anyio.Lock)
+    waiting: int = 0
 
 
 @dataclass(frozen=True)

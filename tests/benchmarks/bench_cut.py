@@ -20,12 +20,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
 
+from messages.ids import NodeId, PlanId
 from messages.plans import MegaphonePlan, NodeShare, SplitPlan
 from services.checkpoint.checkpoint import open_checkpoint
+from services.checkpoint.layout import StageLayout
 from services.checkpoint.sources import SourceFiles
 from services.splitter import cutting
 from services.splitter.split import Cutter, cutter
@@ -41,7 +44,7 @@ def make_model(directory: Path, mib: int) -> None:
     block = rng.integers(0, 65536, (16 << 20) // 2, np.uint16).reshape(2048, -1)
     count = max(mib // 16, 4)
     for part in range(4):
-        tensors = {}
+        tensors: dict[str, np.ndarray[Any, Any]] = {}
         for k in range(part * count // 4, (part + 1) * count // 4):
             tensors[f"layers.{k}.weight"] = block + k
             tensors[f"layers.{k}.norm.weight"] = np.ones(2049, np.float32)
@@ -51,18 +54,20 @@ def make_model(directory: Path, mib: int) -> None:
 def plan_for(directory: Path) -> SplitPlan:
     """Contiguous thirds whose borders lie within files."""
     names = open_checkpoint(directory).names
-    parts = [names[k * len(names) // STAGES : (k + 1) * len(names) // STAGES] for k in range(STAGES)]
+    parts = [
+        names[k * len(names) // STAGES : (k + 1) * len(names) // STAGES] for k in range(STAGES)
+    ]
     shares = {
-        f"n{k}": NodeShare(layer_names=part, total_compute=0, compute_utilization=0)
+        NodeId(f"n{k}"): NodeShare(layer_names=part, total_compute=0, compute_utilization=0)
         for k, part in enumerate(parts)
     }
     return SplitPlan(
-        plan_id="bench",  # type: ignore[arg-type]
+        plan_id=PlanId("bench"),
         model_name="bench/model",
         model_url="",
         selected_nodes=(),
-        split_plan=shares,  # type: ignore[arg-type]
-        megaphone_plan=MegaphonePlan(start_node="n0", chain=()),  # type: ignore[arg-type]
+        split_plan=shares,
+        megaphone_plan=MegaphonePlan(start_node=NodeId("n0"), chain=()),
     )
 
 
@@ -74,7 +79,7 @@ def cut(model: Path, out: Path) -> None:
 def ranges(model: Path, out: Path) -> None:
     """The same copies without digests."""
 
-    def one(made: Cutter, layout, sources) -> None:  # type: ignore[no-untyped-def]
+    def one(_made: Cutter, layout: StageLayout, sources: SourceFiles) -> None:
         for file in layout.files:
             cutting.copy_file(file, sources, out / layout.node_id / file.name)
 
@@ -139,7 +144,7 @@ WAYS = {"cp": cp, "cut": cut, "ranges": ranges, "digest": digest, "save": save, 
 
 
 def measure(way: str, model: Path, root: Path) -> tuple[float, float]:
-    """Seconds within a fresh process, its imports not counted, and its peak MB above the imports."""
+    """Seconds within a fresh process after its imports, and its peak MB above theirs."""
     out = root / "out"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()

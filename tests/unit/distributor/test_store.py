@@ -1,0 +1,196 @@
+"""A node's stages: whole or not there, one link for each model, old ones give way."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from messages.documents import digest_of
+from messages.ids import NodeId, PlanId
+from messages.shards import StageFile, StageManifest, StageTensor
+from messages.wire import encode
+from services.checkpoint.chunks import digest_of_chunk, digests_of_file, name_of_content
+from services.checkpoint.stage_header import header_of
+from services.distributor.arrival import Arrival
+from services.distributor.held import Held, find
+from services.distributor.prune import prune
+from services.distributor.store import Store
+
+CHUNK = 4096
+
+
+def stage_file(name: str, body: bytes) -> StageFile:
+    chunks = tuple(digest_of_chunk(body[k : k + CHUNK]) for k in range(0, len(body), CHUNK))
+    return StageFile(
+        name=name,
+        size_bytes=len(body),
+        digest=name_of_content(len(body), chunks),
+        chunk_bytes=CHUNK,
+        chunks=chunks,
+    )
+
+
+def manifest_of(plan: str, bodies: dict[str, bytes]) -> StageManifest:
+    files = tuple(stage_file(name, body) for name, body in bodies.items())
+    return StageManifest(
+        plan_id=PlanId(plan),
+        model_name="org/m",
+        revision="",
+        directory="org--m",
+        node_id=NodeId("a"),
+        stage=0,
+        stages=1,
+        files=files,
+        size_bytes=sum(map(len, bodies.values())),
+    )
+
+
+def finished(store: Store, plan: str, bodies: dict[str, bytes]) -> tuple[str, StageManifest]:
+    manifest = manifest_of(plan, bodies)
+    body = encode(manifest)
+    sha256 = digest_of(body)
+    for name, data in bodies.items():
+        path = store.arriving(sha256) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    store.finish(sha256, body)
+    return sha256, manifest
+
+
+def test_a_finished_stage_is_seen_under_the_models_name(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    sha256, manifest = finished(store, "p1", {"config.json": b"{}", "1_P/config.json": b"[]"})
+    link = tmp_path / "org--m"
+    assert link.is_symlink()
+    assert (link / "1_P" / "config.json").read_bytes() == b"[]"
+    assert store.holds(sha256, manifest)
+    (store.place(sha256, manifest) / "config.json").unlink()
+    assert not store.holds(sha256, manifest)
+
+
+def test_a_new_stage_takes_the_name_and_the_old_one_stays_until_it_is_pruned(
+    tmp_path: Path,
+) -> None:
+    store = Store(tmp_path)
+    finished(store, "p1", {"config.json": b"1"})
+    finished(store, "p2", {"config.json": b"22"})
+    assert (tmp_path / "org--m" / "config.json").read_bytes() == b"22"
+    assert len(list(store.stages())) == 2
+    (pruned,) = prune(tmp_path)
+    assert pruned.size_bytes == 1
+    assert (tmp_path / "org--m" / "config.json").read_bytes() == b"22"
+    assert prune(tmp_path) == ()
+
+
+def test_the_least_recently_used_gives_way_first_and_only_as_much_as_must(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    shas = [finished(store, f"p{k}", {"config.json": b"x" * 100})[0] for k in range(4)]
+    for age, sha256 in zip((50, 300, 200, 0), shas, strict=True):
+        os.utime(tmp_path / ".stages" / ".manifests" / f"{sha256}.json", (1e9 - age, 1e9 - age))
+    prune(tmp_path, 300)
+    assert {stage.sha256 for stage in store.stages()} == {shas[0], shas[2], shas[3]}
+    prune(tmp_path, 100, keep=[shas[2]])
+    assert {stage.sha256 for stage in store.stages()} == {shas[2], shas[3]}
+
+
+def test_a_directory_of_the_users_own_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "org--m").mkdir()
+    with pytest.raises(FileExistsError, match="williw did not make"):
+        finished(Store(tmp_path), "p1", {"config.json": b"{}"})
+
+
+def test_a_sweep_leaves_what_is_whole_and_takes_what_has_no_manifest(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    sha256, manifest = finished(store, "p1", {"config.json": b"{}"})
+    orphan = tmp_path / ".stages" / "org--m@0000000000000000"
+    orphan.mkdir()
+    store.sweep()
+    assert not orphan.exists()
+    assert store.holds(sha256, manifest)
+
+
+def test_an_arrival_goes_on_from_the_chunks_that_have_their_digest(tmp_path: Path) -> None:
+    body = os.urandom(10 * CHUNK + 7)
+    manifest = manifest_of("p1", {"a.bin": body, "empty.json": b""})
+    directory = tmp_path / "arriving"
+    directory.mkdir()
+    damaged = bytearray(body)
+    damaged[3 * CHUNK] ^= 1
+    (directory / "a.bin").write_bytes(damaged[: 6 * CHUNK])
+    arrival = Arrival(manifest, directory, tmp_path / "final")
+    arrival.open()
+    found: list[int] = []
+    arrival.resume(memoryview(bytearray(CHUNK)), lambda _file, index: found.append(index))
+    arrival.close()
+    assert found == [0, 1, 2, 4, 5]
+    assert (directory / "a.bin").stat().st_size == len(body)
+    assert (directory / "empty.json").exists()
+
+
+def test_equal_tensors_elsewhere_are_put_together_and_different_ones_are_not(
+    tmp_path: Path,
+) -> None:
+    first, second = os.urandom(3 * CHUNK), os.urandom(2 * CHUNK)
+    old = _weights(tmp_path / "old", [("a", first), ("b", os.urandom(2 * CHUNK))])
+    new = _weights(tmp_path / "new", [("b", second), ("a", first)])
+    held = Held()
+    held.add(_only(old), tmp_path / "old")
+    view = memoryview(bytearray(CHUNK))
+    found = {k: bytes(data) for k, data in find(new, range(len(new.chunks)), held, view)}
+    body = (tmp_path / "new" / new.name).read_bytes()
+    assert all(body[k * CHUNK : (k + 1) * CHUNK] == data for k, data in found.items())
+    assert len(found) >= 2
+    assert len(found) < len(new.chunks)
+
+
+def _weights(directory: Path, tensors: list[tuple[str, bytes]]) -> StageFile:
+    directory.mkdir()
+    start, places = 512, []
+    for name, data in tensors:
+        places.append(
+            StageTensor(
+                name=name,
+                dtype="U8",
+                shape=(len(data),),
+                start=start,
+                size_bytes=len(data),
+                source="s.safetensors",
+                source_start=0,
+            )
+        )
+        start += len(data)
+    file = StageFile(
+        name="model-00001-of-00001.safetensors",
+        size_bytes=start,
+        digest="0" * 64,
+        chunk_bytes=CHUNK,
+        chunks=(),
+        data_start=512,
+        tensors=tuple(places),
+    )
+    path = directory / file.name
+    path.write_bytes(header_of(file) + b"".join(data for _, data in tensors))
+    chunks = digests_of_file(path, CHUNK)
+    return StageFile(
+        name=file.name,
+        size_bytes=start,
+        digest=name_of_content(start, chunks),
+        chunk_bytes=CHUNK,
+        chunks=chunks,
+        data_start=512,
+        tensors=tuple(places),
+    )
+
+
+def _only(file: StageFile) -> StageManifest:
+    return StageManifest(
+        plan_id=PlanId("p"),
+        model_name="org/m",
+        revision="",
+        directory="org--m",
+        node_id=NodeId("a"),
+        stage=0,
+        stages=1,
+        files=(file,),
+        size_bytes=file.size_bytes,
+    )
