@@ -67,11 +67,26 @@ def assemble(case: Case, placed: Placed) -> SplitPlan:
 def plan_id_of(case: Case) -> PlanId:
     """The digest of all that a plan depends on; the order in which nodes are listed is no part.
 
-    Nor is the time at which the metadata was written: profiling again must not cut again.
+    Nor is the time at which the metadata was written, nor how busy or full a node happens to be:
+    such figures decide which nodes may be used, and which those are is part of the digest.
     """
     metadata = msgspec.structs.replace(case.metadata, generated_at=None)
-    body = msgspec.json.encode((metadata, case.nodes, case.wishes, case.policy, case.origin or ""))
+    usable = {node.node_id for node in case.selection.nodes}
+    nodes = [(_lasting(node), node.node_id in usable) for node in case.nodes]
+    body = msgspec.json.encode((metadata, nodes, case.wishes, case.policy, case.origin or ""))
     return PlanId(hashlib.sha256(body).hexdigest()[:32])
+
+
+def _lasting(node: Node) -> Node:
+    """The node without the figures that change from one heartbeat to the next."""
+    return msgspec.structs.replace(
+        node,
+        disk_bytes=None,
+        gpu_percent=None,
+        cpu_percent=None,
+        memory_percent=None,
+        battery_percent=None,
+    )
 
 
 def _bound_and_gap(reached_s: float, bound_s: float) -> tuple[float, float]:
