@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 from nats.aio.msg import Msg
 
 from messages.dead import DeadLetter
@@ -15,9 +16,15 @@ from services.runtime import figures, names
 from services.runtime.bus import Bus
 from services.runtime.connection import BUS_TROUBLE
 
+_HEADERS_BYTES = 4096
+_ERROR_LENGTH = 4000
+
 
 def bury(bus: Bus, service: str, msg: Msg, error: str) -> Callable[[], Awaitable[None]]:
-    """The publishing of a message's dead letter; the same message given up twice is one letter."""
+    """The publishing of a message's dead letter; the same message given up twice is one letter.
+
+    A payload that would not fit a message again stays where it is, at `stream_sequence`.
+    """
     job_id = next((t for t in msg.subject.split(".")[4:5] if is_id(t)), "")
     letter = DeadLetter(
         service=service,
@@ -29,12 +36,16 @@ def bury(bus: Bus, service: str, msg: Msg, error: str) -> Callable[[], Awaitable
         headers={k: v for k, v in (msg.headers or {}).items() if not k.startswith("Nats-")},
     )
     headers = {names.MSG_ID: f"{service}-{msg.metadata.sequence.stream}"}
+    body = encode(letter)
+    if len(body) > bus.client.max_payload - _HEADERS_BYTES:
+        # Base64 made it larger than the message was. The stream still holds that one.
+        body = encode(msgspec.structs.replace(letter, payload=b"", error=error[:_ERROR_LENGTH]))
 
     async def publish() -> None:
         try:
             await bus.client.jetstream(timeout=5).publish(
                 dead_subject(service, job_id),
-                encode(letter),
+                body,
                 headers=headers,
                 stream=names.DEAD_STREAM,
             )

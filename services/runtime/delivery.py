@@ -27,6 +27,8 @@ from services.runtime.service import NotYet, Route
 
 log = structlog.get_logger()
 _SAY_AGAIN_S = (0.1, 0.5, 1.0, 2.0)
+# An error may quote what it read: the failure of a job must always fit a message.
+_REASON_LENGTH = 4000
 
 
 class Worker:
@@ -96,7 +98,7 @@ class Worker:
             generation=getattr(message, "generation", 1),
         )
         try:
-            facts = await attendance.handled(self._route.handle, message, gauge)
+            await self._say(await attendance.handled(self._route.handle, message, gauge))
         except Permanent as error:
             log.info("refused", reason=error.reason)
             await self._say([self._failure(message, error.reason, error.advice)])
@@ -106,7 +108,6 @@ class Worker:
         except Exception as error:  # noqa: BLE001  # the one place that keeps a bug from ending a service
             await self._try_again(attendance, message, error)
         else:
-            await self._say(facts)
             await attendance.done()
 
     async def _try_again(self, attendance: Attendance, message: Message, error: Exception) -> None:
@@ -139,7 +140,7 @@ class Worker:
             job_id=getattr(message, "job_id", None) or JobId("none"),
             generation=getattr(message, "generation", 1),
             stage=self._stage,
-            reason=masked(reason),
+            reason=masked(reason)[:_REASON_LENGTH],
             advice=advice,
             node_id=self._node_id,
         )

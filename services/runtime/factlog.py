@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 import anyio
 import structlog
 from nats.aio.client import Client
+from nats.errors import MaxPayloadError
 from nats.js.client import JetStreamContext
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
 from messages.base import Fact
-from messages.failures import Passing
+from messages.failures import Passing, Permanent
 from messages.ids import JobId
 from messages.state import Said
 from messages.subjects import Subject, fact_subject, subject_matching
@@ -25,6 +26,18 @@ log = structlog.get_logger()
 F = TypeVar("F", bound=Fact)
 trace_parent: ContextVar[str] = ContextVar("trace_parent", default="")
 _REREAD_S = 2.0
+
+
+class FactTooLarge(Permanent):
+    """A fact outgrew what the server takes in one message: `size_bytes`."""
+
+    def __init__(self, fact: Fact, size_bytes: int) -> None:
+        super().__init__(
+            f"{type(fact).__name__} of job {fact.job_id} has {size_bytes} bytes, more than a "
+            "message of this NATS server may hold",
+            advice="raise max_payload of nats-server, or ask for less at once",
+        )
+        self.size_bytes = size_bytes
 
 
 class FactLog:
@@ -56,6 +69,8 @@ class FactLog:
         except APIError as error:
             if error.err_code != names.WRONG_LAST_SEQUENCE:
                 raise Passing(f"the bus refused a fact: {error.description}") from error
+        except MaxPayloadError as error:
+            raise FactTooLarge(fact, len(encode(fact))) from error
         except (NoStreamResponseError, *BUS_TROUBLE) as error:
             raise Passing(f"the bus did not take a fact: {type(error).__name__}") from error
         else:
