@@ -250,9 +250,10 @@ def _compare_shapes(folder: Path, data: Path, size: int, given: argparse.Namespa
             done, sent = run(folder, data, given.receivers, rate, shape)
             walls.append(max(done))
         low, high = min(walls) / hop, max(walls) / hop
-        against = f", {low / theory:.3f} of theory" if shape == "chain" else ""
+        theory_is = f" ({low / theory:.3f} of theory)" if shape == "chain" else ""
         print(
-            f"{shape}: last node {low:.3f}-{high:.3f} hops{against}; origin sent {sent / size:.2f} x"
+            f"{shape}: last node {low:.3f}-{high:.3f} hops{theory_is}; "
+            f"origin sent {sent / size:.2f} x"
         )
 
 
