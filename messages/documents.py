@@ -19,7 +19,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: Count
     bucket: str = ""
     name: str = ""
-    inline: msgspec.Raw = _ABSENT
+    inline: msgspec.Raw = msgspec.field(default_factory=lambda: _ABSENT)
 
     @property
     def body(self) -> bytes | None:

@@ -57,7 +57,7 @@ def run(tokens: Sequence[str]) -> int:
     """The exit code of a command line: 0 done, 1 failed, 2 usage, 3 bus unreachable."""
     try:
         rest = _settings_file(tokens)
-        result = _app()(rest, exit_on_error=False, print_error=True)
+        result = _app(rest)(rest, exit_on_error=False, print_error=True)
     except cyclopts.CycloptsError:
         return EXIT_USAGE
     except (Permanent, Passing, BaseExceptionGroup) as error:
@@ -75,7 +75,7 @@ def run(tokens: Sequence[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _app() -> cyclopts.App:
+def _app(tokens: Sequence[str]) -> cyclopts.App:
     app = cyclopts.App(
         name="williw",
         help="Bring each of a handful of machines exactly its part of a model, verified.",
@@ -86,17 +86,19 @@ def _app() -> cyclopts.App:
         suppress_keyboard_interrupt=False,
         help_format="plaintext",
     )
-    _fill(app, _COMMANDS)
+    _fill(app, _COMMANDS, tokens[:1])
     for name, (text, commands) in _GROUPS.items():
         group = cyclopts.App(name=name, help=text, result_action="return_value")
-        _fill(group, commands)
+        _fill(group, commands, tokens[1:2] if tokens[:1] == [name] else ())
         app.command(group)
     return app
 
 
-def _fill(app: cyclopts.App, commands: dict[str, tuple[str, str]]) -> None:
+def _fill(app: cyclopts.App, commands: dict[str, tuple[str, str]], chosen: Sequence[str]) -> None:
+    """Add the commands; the `chosen` one says its own help, which is longer than its line here."""
     for name, (place, text) in commands.items():
-        app.command(f"services.console.commands.{place}", name=name, help=text)
+        told = {} if name in chosen else {"help": text}
+        app.command(f"services.console.commands.{place}", name=name, **told)
 
 
 def _settings_file(tokens: Sequence[str]) -> list[str]:

@@ -69,7 +69,8 @@ async def _jetstream(bus: Bus) -> Check:
             mend="start nats-server with JetStream: `jetstream {}` in its configuration, or -js",
         )
     server = bus.client.connected_server_version
-    found = f"nats-server {server}, {info.streams} streams, {info.consumers} consumers"
+    version = f"{server.major}.{server.minor}.{server.patch}"
+    found = f"nats-server {version}, {info.streams} streams, {info.consumers} consumers"
     if (server.major, server.minor) < (2, 11):
         mend = "williw needs nats-server 2.11 or later"
         return Check(name="jetstream", outcome="wrong", found=found, mend=mend)

@@ -36,7 +36,8 @@ async def follow_job(
     async with aclosing(facts(bus, job_filter(watch.job_id))) as said_one_by_one:
         async for said in said_one_by_one:
             watch.learn(said)
-            on_fact(said)
+            if said.fact.generation >= generation:
+                on_fact(said)
             if watch.ended and watch.generation >= generation:
                 return
 
