@@ -13,8 +13,10 @@ from messages.wishes import Strategy
 from services.console import capacity
 from services.console.failures import Usage
 from services.console.home import Home
+from services.console.household import further_keys
 from services.console.nodes_file import read_nodes
 from services.console.order import Order
+from services.console.output import note
 from services.console.wanted import model_named
 
 _NODES = 3
@@ -84,7 +86,11 @@ def _chosen(count: int | None, file: Path | None, home: Home) -> tuple[Node, ...
     if file is not None:
         if count is not None:
             raise Usage("--nodes and --nodes-file exclude each other")
-        return read_nodes(file)
+        found = read_nodes(file)
+        unused = sorted({key for node in found for key in further_keys(node)})
+        if unused:
+            note(f"the local nodes do not stand for {', '.join(unused)}; `williw preview` does")
+        return found
     wanted = _NODES if count is None else count
     if not 1 <= wanted <= capacity.MOST_LOCAL_NODES:
         raise Usage(f"--nodes must be 1 to {capacity.MOST_LOCAL_NODES}, not {wanted}")
