@@ -66,7 +66,8 @@ async def connect(
         "allow_reconnect": True,
         "max_reconnect_attempts": -1,
         "reconnect_time_wait": 0.2,
-        "ping_interval": 15,
+        # A server that stands still or is cut off keeps its connections: only this tells.
+        "ping_interval": 5,
         "max_outstanding_pings": 2,
         "connect_timeout": max(1, int(settings.connect_timeout_s)),
         "error_cb": failed,

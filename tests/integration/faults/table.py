@@ -9,7 +9,15 @@ Record = Callable[[str, object], None]
 
 def row(record: Record, fault: str, ending: object, wall_s: float, note: str = "") -> None:
     """Note one line of the table: the fault, how the job ended, how long it took in all."""
-    record(PROPERTY, (fault, type(ending).__name__, f"{wall_s:.1f}", note))
+    record(
+        PROPERTY,
+        (
+            fault,
+            ending.__name__ if isinstance(ending, type) else type(ending).__name__,
+            f"{wall_s:.1f}",
+            note,
+        ),
+    )
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

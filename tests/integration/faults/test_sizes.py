@@ -85,7 +85,7 @@ async def test_a_message_too_large_for_a_letter_is_buried_by_reference(
     async with running(bus, house.settings, service):
         ack = await bus.client.jetstream().publish("williw.model.request", body)
         with anyio.fail_after(20):
-            while not (letters := await Graveyard(bus.client).letters()):
+            while not (letters := await Graveyard(bus.client).letters()):  # noqa: ASYNC110
                 await anyio.sleep(0.05)
     (one,) = letters
     assert one.letter is not None
@@ -117,7 +117,7 @@ async def test_an_outsiders_message_over_the_limit_is_refused_by_the_server_and_
 ) -> None:
     house.start("requester")
     before = await bus.facts.count(JOB_ENDED)
-    with pytest.raises(Exception, match="(?i)maximum payload"):
+    with pytest.raises(Exception, match=r"(?i)maximum payload"):
         await bus.client.publish("williw.model.request", b"x" * (MIB + 1))
     await ask(bus, house.model("after"), "job-after")
     with anyio.fail_after(20):
