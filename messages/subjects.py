@@ -118,11 +118,11 @@ _EVERY_STAGE = "requester downloader profiler uploader planner splitter distribu
 
 # fmt: off
 MODEL_REQUEST    = _subject("williw.model.request", ModelRequest, says="anybody", hears="requester")
-MODEL_REQUESTED  = _subject(f"williw.model.requested.{_JOB}", ModelRequested, says="requester", hears="downloader", varies="origin")
+MODEL_REQUESTED  = _subject(f"williw.model.requested.{_JOB}", ModelRequested, says="requester", hears="requester downloader", varies="origin")
 MODEL_DOWNLOADED = _subject(f"williw.model.downloaded.{_JOB}", ModelDownloaded, says="downloader", hears="profiler")
 MODEL_PROFILED   = _subject(f"williw.model.profiled.{_JOB}", ModelProfiled, says="profiler", hears="uploader")
 METADATA_READY   = _subject(f"williw.metadata.ready.{_JOB}", MetadataReady, says="uploader requester", hears="planner")
-SPLIT_PLANNED    = _subject(f"williw.split.planned.{_JOB}", SplitPlanned, says="planner", hears="planner splitter")
+SPLIT_PLANNED    = _subject(f"williw.split.planned.{_JOB}", SplitPlanned, says="planner", hears="requester planner splitter")
 NODE_ASSIGNED    = _subject(f"williw.node.assigned.{_NODE}", NodeAssigned, says="planner", hears="distributor")
 SHARDS_READY     = _subject(f"williw.shards.ready.{_JOB}", ShardsReady, says="splitter", hears="distributor")
 SHARD_DELIVERED  = _subject(f"williw.shard.delivered.{_NODE}", ShardDelivered, says="distributor", hears="distributor")

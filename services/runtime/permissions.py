@@ -1,0 +1,142 @@
+"""What each user of the bus may say and hear, from the table of subjects and the routes. Pure.
+
+An origin's services run on a machine that already holds the model; a node's distributor is trusted
+with its own part and no more. Whoever only looks has an account of its own: a JetStream request may
+name any subject for its answer, so that within one account a reader could have the server publish.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from messages.subjects import (
+    API_NODES,
+    API_PLAN,
+    API_PREVIEW,
+    API_STATUS,
+    COMMANDS,
+    ENDPOINTS,
+    FACTS,
+    PROGRESS,
+    Subject,
+)
+from services.runtime import names
+from services.runtime.service import Service
+
+_API = "$JS.API"
+_DOCUMENTS = f"OBJ_{names.DOCUMENTS_BUCKET}"
+_NODES = f"KV_{names.NODES_BUCKET}"
+_GRANTS = f"KV_{names.GRANTS_BUCKET}"
+_WRITE_DOCUMENTS = {"requester", "uploader", "planner", "splitter"}
+_READ_NODES = {"requester", "planner", "distributor"}
+# A command's connection is named for the command, not for its user.
+_CONSOLES = ("williw-console", "williw-doctor", "client")
+ASKING_ONLY = (API_STATUS, API_PLAN, API_NODES, API_PREVIEW)
+
+
+@dataclass(frozen=True)
+class Permissions:
+    """Subjects allowed, sorted; `answers` lets it reply once to whatever it is asked."""
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+    answers: bool = False
+
+
+OPERATOR = Permissions((">",), (">",))
+
+
+def of_service(service: Service, node_id: str) -> Permissions:
+    """Exactly what this service needs on this node."""
+    publish = [*reads_of_the_log(), *_said(service, node_id), *_kept(service.name, node_id)]
+    publish += [f"williw.dead.{service.name}.*", PROGRESS.where(node_id=node_id)]
+    for route in service.routes:
+        consumer = f"{names.FACTS_STREAM}.{names.consumer_name(service.name, route)}"
+        publish += [f"{_API}.CONSUMER.INFO.{consumer}", f"{_API}.CONSUMER.MSG.NEXT.{consumer}"]
+        publish.append(f"$JS.ACK.{consumer}.>")
+    subscribe = [inbox(f"{service.name}-{node_id}")]
+    subscribe += [subject.where() for subject in FACTS if service.name in subject.hears]
+    if service.endpoints:
+        subscribe += [endpoint.api.subject for endpoint in service.endpoints]
+        name = f"williw-{service.name}"
+        subscribe += ["$SRV.*", f"$SRV.*.{name}", f"$SRV.*.{name}.*"]
+    return _sorted(publish, subscribe, answers=bool(service.endpoints))
+
+
+def of_client() -> Permissions:
+    """Asking for models, cancelling, looking: what the command line does besides provisioning."""
+    publish = [*reads_of_the_log(), *_reads_of_nodes(), *(c.where() for c in COMMANDS)]
+    publish += [endpoint.subject for endpoint in ENDPOINTS]
+    return _sorted(publish, [*map(inbox, _CONSOLES), *heard_by_all()])
+
+
+def of_tap() -> Permissions:
+    """Looking and nothing else; to be used from an account of its own."""
+    publish = [*reads_of_the_log(), *_reads_of_nodes(), *(a.subject for a in ASKING_ONLY)]
+    return _sorted(publish, [*map(inbox, _CONSOLES), *heard_by_all(), "williw.>"])
+
+
+def reads_of_the_log() -> tuple[str, ...]:
+    """Reading facts and documents, which hold no secret: tokens are in the grants."""
+    log, documents = f"DIRECT.GET.{names.FACTS_STREAM}", f"DIRECT.GET.{_DOCUMENTS}"
+    info = f"STREAM.INFO.{names.FACTS_STREAM}"
+    return tuple(f"{_API}.{s}" for s in (log, f"{log}.>", info, documents, f"{documents}.>"))
+
+
+def heard_by_all() -> tuple[str, ...]:
+    """Everything said about jobs, as it is said."""
+    return (*names.FACTS_SUBJECTS, PROGRESS.where())
+
+
+def inbox(connection_name: str) -> str:
+    """Where the answers to a connection of this name come."""
+    return f"_INBOX_{connection_name}.>"
+
+
+def _said(service: Service, node_id: str) -> list[str]:
+    """A distributor speaks for its node; a service that hears one origin speaks for that one."""
+    said = [subject for subject in FACTS if service.name in subject.says]
+    commands = list(COMMANDS) if service.name == "requester" else []
+    origins = {route.where["origin"] for route in service.routes if "origin" in route.where}
+    found: list[str] = []
+    for subject in (*said, *commands):
+        fixed: dict[str, str] = {}
+        if service.name == "distributor" and "node_id" in subject.tokens:
+            fixed["node_id"] = node_id
+        elif service.name != "distributor" and origins and "origin" in subject.tokens:
+            fixed["origin"] = min(origins)
+        found.append(_where(subject, fixed))
+    return found
+
+
+def _where(subject: Subject[object], fixed: dict[str, str]) -> str:  # type: ignore[type-var]
+    return subject.where(**fixed)
+
+
+def _kept(service: str, node_id: str) -> list[str]:
+    """Buckets: the registry, the grants, the documents."""
+    found: list[str] = []
+    if service in _READ_NODES:
+        found += _reads_of_nodes()
+    if service in _WRITE_DOCUMENTS:
+        verbs = ("STREAM.INFO", "STREAM.MSG.GET", "STREAM.PURGE")
+        found += [f"{_API}.{verb}.{_DOCUMENTS}" for verb in verbs]
+        found += [f"$O.{names.DOCUMENTS_BUCKET}.{kind}.*" for kind in ("C", "M")]
+    if service == "distributor":
+        found.append(f"$KV.{names.NODES_BUCKET}.{node_id}")
+    owner = {"distributor": node_id, "splitter": "*"}.get(service)
+    if owner is not None:
+        key = f"$KV.{names.GRANTS_BUCKET}.{owner}.*"
+        found += [f"{_API}.STREAM.INFO.{_GRANTS}", f"{_API}.DIRECT.GET.{_GRANTS}.{key}"]
+        found += [key] if service == "splitter" else []
+    return found
+
+
+def _reads_of_nodes() -> tuple[str, ...]:
+    reads = f"{_API}.DIRECT.GET.{_NODES}"
+    return (reads, f"{reads}.>", f"{_API}.STREAM.INFO.{_NODES}")
+
+
+def _sorted(
+    publish: Iterable[str], subscribe: Iterable[str], *, answers: bool = False
+) -> Permissions:
+    return Permissions(tuple(sorted(set(publish))), tuple(sorted(set(subscribe))), answers)
