@@ -3,7 +3,6 @@
 import sys
 
 from config.load import BadSettings
-from config.logging import masked
 from messages.failures import Passing, Permanent
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_BUS = 0, 1, 2, 3
@@ -37,6 +36,8 @@ def first_known(error: BaseException) -> Permanent | Passing | None:
 
 def tell(error: Exception) -> None:
     """Write `error: reason` and the advice to standard error, secrets masked."""
+    from config.logging import masked  # structlog with it: a fifth of a second for --help
+
     reason = masked(str(error)) or type(error).__name__
     advice = masked(error.advice) if isinstance(error, Permanent) else ""
     sys.stderr.write(f"error: {reason}\n" + (f"  {advice}\n" if advice else ""))

@@ -100,11 +100,10 @@ def show_end(watch: Watch, report: VerifyReport | None) -> None:
         return
     broken = report is not None and not report.ok
     mark = "" if report is None else "NOT verified" if broken else "verified"
-    rows = [
-        (fact.node_id, size(fact.size_bytes), _sources(fact), fact.stage_dir, mark)
-        for fact in watch.deliveries()
-    ]
-    table(("node", "size", "from", "stage directory", ""), rows)
+    # Lines, not a table: a path must stay whole to be copied.
+    for fact in watch.deliveries():
+        say(f"{fact.node_id}  {fact.stage_dir}")
+        say(f"    {size(fact.size_bytes)} ({_sources(fact)})" + (f"  {mark}" if mark else ""))
     for problem in report.problems if report else ():
         say(f"problem: {problem}")
     if report is not None and not broken:
