@@ -70,8 +70,13 @@ def of_client() -> Permissions:
 
 
 def of_tap() -> Permissions:
-    """Looking and nothing else; to be used from an account of its own."""
-    publish = [*reads_of_the_log(), *_reads_of_nodes(), *(a.subject for a in ASKING_ONLY)]
+    """Looking and nothing else, from an account of its own.
+
+    A stream's info is answered for the asker's account, so it is not to be had from there.
+    """
+    reads = [*reads_of_the_log(), *_reads_of_nodes()]
+    publish = [subject for subject in reads if ".INFO." not in subject]
+    publish += [api.subject for api in ASKING_ONLY]
     return _sorted(publish, [*map(inbox, _CONSOLES), *heard_by_all(), "williw.>"])
 
 

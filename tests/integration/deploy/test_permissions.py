@@ -1,0 +1,188 @@
+"""Permissions on a real server: enough for a whole job, and not one subject more."""
+
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from nats.aio.client import Client
+
+from messages.ids import JobId, NodeId
+from messages.subjects import API_NODES, MODEL_REQUEST, SHARD_DELIVERED
+from services.runtime import connection, names, provision
+from services.runtime.bus import Bus
+from tests.bus_fixture import entry
+from tests.integration.deploy.conftest import NODE, ORIGIN, LockedNats, services_with_settings
+
+USERS = {
+    "tap": "williw-console",
+    "client": "williw-console",
+    **{
+        f"{ORIGIN}/{service}": f"{service}-{ORIGIN}"
+        for service in (
+            "requester", "downloader", "profiler", "uploader", "planner", "splitter", "distributor",
+        )
+    },
+    f"{NODE}/distributor": f"distributor-{NODE}",
+}  # fmt: skip
+
+
+@asynccontextmanager
+async def opened(locked: LockedNats, user: str) -> AsyncIterator[tuple[Client, list[str]]]:
+    """A connection of this user, and what the server refused it so far."""
+    refused: list[str] = []
+    client = await connection.connect(
+        locked.settings(user).bus, USERS.get(user, "williw-console"), on_closed=refused.append
+    )
+    try:
+        yield client, refused
+    finally:
+        await client.close()
+
+
+@pytest.fixture
+async def operator(locked: LockedNats) -> AsyncIterator[Bus]:
+    """The operator's connection to a bus that it has provisioned."""
+    async with opened(locked, "operator") as (client, _):
+        bus = Bus(client)
+        settings = locked.settings("operator")
+        await provision.provision_storage(bus, settings)
+        for service, own in services_with_settings(locked.url):
+            await provision.provision_consumers(bus, own, [service])
+        yield bus
+
+
+async def refused_publish(client: Client, refused: list[str], subject: str) -> bool:
+    refused.clear()
+    await client.publish(subject, b"{}")
+    return await _refused(client, refused, "publish")
+
+
+async def refused_subscribe(client: Client, refused: list[str], subject: str) -> bool:
+    refused.clear()
+    await client.subscribe(subject)
+    return await _refused(client, refused, "subscription")
+
+
+async def _refused(client: Client, refused: list[str], what: str) -> bool:
+    """The server tells of a refusal before it answers the flush; the client a moment later."""
+    await client.flush()
+    with anyio.move_on_after(0.5):
+        while not refused:  # noqa: ASYNC110  # filled by the client's error callback
+            await anyio.sleep(0.01)
+    return any(f"permissions violation for {what}" in text.lower() for text in refused)
+
+
+@pytest.mark.parametrize("user", sorted(USERS))
+async def test_each_user_is_refused_what_is_not_its_own(
+    locked: LockedNats, operator: Bus, user: str
+) -> None:
+    foreign = [
+        "williw.shard.delivered.node_099.job-1.1",
+        "williw.anything.else",
+        "$KV.williw_nodes.node_099",
+        f"$JS.API.DIRECT.GET.KV_williw_grants.$KV.{names.GRANTS_BUCKET}.>",
+        "$JS.API.DIRECT.GET.KV_williw_grants",
+        "$JS.API.STREAM.MSG.GET.KV_williw_grants",
+        "$JS.API.CONSUMER.CREATE.WILLIW",
+        "$JS.API.CONSUMER.CREATE.KV_williw_grants",
+        "$JS.API.STREAM.DELETE.WILLIW",
+        "$JS.API.STREAM.PURGE.WILLIW",
+        "$JS.API.STREAM.UPDATE.WILLIW",
+        "$JS.API.STREAM.SNAPSHOT.KV_williw_grants",
+        "$JS.API.CONSUMER.MSG.NEXT.WILLIW.distributor-node_assigned-node_099",
+        "_INBOX_distributor-node_099.x",
+    ]
+    async with opened(locked, user) as (client, refused):
+        for subject in foreign:
+            if user.endswith("splitter") and subject.endswith(f"{names.GRANTS_BUCKET}.>"):
+                continue  # it makes the grants
+            assert await refused_publish(client, refused, subject), subject
+        for subject in ("$KV.>", "_INBOX_distributor-node_099.>", "$JS.>", ">"):
+            assert await refused_subscribe(client, refused, subject), subject
+
+
+def test_a_stranger_is_refused_at_the_door(locked: LockedNats) -> None:
+    with socket.create_connection(("127.0.0.1", locked.port), timeout=5) as link:
+        link.sendall(b'CONNECT {"verbose":false}\r\nPING\r\n')
+        answered = b"".join(iter(lambda: link.recv(4096), b""))
+    assert b"-ERR 'Authorization Violation'" in answered
+    assert b"PONG" not in answered
+
+
+async def test_a_node_speaks_for_itself_and_reads_its_own_token(
+    locked: LockedNats, operator: Bus
+) -> None:
+    own = await operator.grants.grant(NodeId(NODE), JobId("job-1"))
+    await operator.grants.grant(NodeId(ORIGIN), JobId("job-1"))
+    async with opened(locked, f"{NODE}/distributor") as (client, refused):
+        bus = Bus(client)
+        await bus.registry.announce(entry(NODE))
+        assert await bus.grants.token(NodeId(NODE), JobId("job-1")) == own
+        assert not refused
+        others = f"$JS.API.DIRECT.GET.KV_williw_grants.$KV.williw_grants.{ORIGIN}.job-1"
+        assert await refused_publish(client, refused, others)
+        wild = "$JS.API.DIRECT.GET.KV_williw_grants.$KV.williw_grants.*.job-1"
+        assert await refused_publish(client, refused, wild)
+        theirs = SHARD_DELIVERED.where(node_id=ORIGIN, job_id="job-1", generation=1)
+        assert await refused_publish(client, refused, theirs)
+        mine = SHARD_DELIVERED.where(node_id=NODE, job_id="job-1", generation=1)
+        assert not await refused_publish(client, refused, mine)
+
+
+async def test_a_tap_sees_everything_and_cannot_publish_even_by_having_the_server_answer(
+    locked: LockedNats, operator: Bus
+) -> None:
+    await operator.client.jetstream().publish(MODEL_REQUEST.where(), b'{"model_name":"a/b"}')
+    await operator.registry.announce(entry(NODE))
+    before = await _stored(operator)
+    async with opened(locked, "tap") as (client, refused):
+        bus = Bus(client)
+        heard: list[str] = []
+
+        async def hear(message: object) -> None:
+            heard.append(getattr(message, "subject", ""))
+
+        await client.subscribe("williw.>", cb=hear)
+        await client.flush()
+        await operator.client.publish("williw.progress.a.node_001.job-1", b"{}")
+        with anyio.fail_after(5):
+            while not heard:  # noqa: ASYNC110  # another connection's message is on its way
+                await anyio.sleep(0.02)
+        assert [e.node.node_id for e in await bus.registry.nodes()] == [NODE]
+        assert await bus.facts.all_jobs() == ()
+        assert not refused
+        assert await refused_publish(client, refused, MODEL_REQUEST.where())
+        bounce = f"$JS.API.DIRECT.GET.{names.FACTS_STREAM}.{MODEL_REQUEST.where()}"
+        await client.publish(bounce, b"", reply=MODEL_REQUEST.where())
+        await client.publish("williw.api.status", b"{}", reply=MODEL_REQUEST.where())
+        await client.flush()
+        assert await bus.facts.all_jobs() == ()
+    assert await _stored(operator) == before
+
+
+async def test_a_client_asks_and_the_services_answer_it_alone(
+    locked: LockedNats, operator: Bus
+) -> None:
+    async with (
+        opened(locked, "client") as (client, refused),
+        opened(locked, f"{ORIGIN}/requester") as (requester, wrong),
+    ):
+
+        async def answer(message: object) -> None:
+            await requester.publish(getattr(message, "reply", ""), b'{"nodes":[]}')
+
+        await requester.subscribe(API_NODES.subject, cb=answer)
+        await requester.flush()
+        found = await client.request(API_NODES.subject, b"{}", timeout=5)
+        assert json.loads(found.data) == {"nodes": []}
+        assert not refused
+        assert not wrong
+        assert await refused_publish(requester, wrong, "_INBOX_williw-console.unasked")
+
+
+async def _stored(bus: Bus) -> int:
+    info = await bus.client.jetstream().stream_info(names.FACTS_STREAM)
+    return int(info.state.messages)
