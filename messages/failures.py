@@ -14,4 +14,11 @@ class Permanent(Exception):
 
 
 class Passing(Exception):
-    """Trouble that may pass: the message is handed back and tried again after a growing delay."""
+    """Trouble that may pass: the message is handed back and tried again after a growing delay.
+
+    `after_s` is how long the other side asked to wait, at least; 0 where it did not say.
+    """
+
+    def __init__(self, reason: str = "", *, after_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.after_s = after_s

@@ -80,7 +80,3 @@ class NotEnoughDisk(ModelRefused):
 
 class HubUnavailable(Passing):
     """The Hub does not answer, or asks for patience; `after_s` is how long it said to wait."""
-
-    def __init__(self, reason: str, *, after_s: float = 0.0) -> None:
-        super().__init__(reason)
-        self.after_s = after_s

@@ -26,6 +26,7 @@ from services.runtime.deadletters import bury, failure_of_unreadable
 from services.runtime.service import NotYet, Route
 
 log = structlog.get_logger()
+_LONGEST_ASKED_S = 3600.0
 _SAY_AGAIN_S = (0.1, 0.5, 1.0, 2.0)
 # An error may quote what it read: the failure of a job must always fit a message.
 _REASON_LENGTH = 4000
@@ -55,7 +56,9 @@ class Worker:
         if sequence in self._held:
             self._held[sequence].renew(msg)
             return
-        attendance = self._held[sequence] = Attendance(msg, self._settings.bus.lease_s, self._bus)
+        attendance = self._held[sequence] = Attendance(
+            msg, self._settings.bus.lease_s, self._bus, patient=self._route.patient
+        )
         trace = (msg.headers or {}).get(names.TRACE_PARENT) or _new_trace()
         reset = factlog.trace_parent.set(trace)
         try:
@@ -83,7 +86,7 @@ class Worker:
         with structlog.contextvars.bound_contextvars(
             job_id=job_id, stage=self._stage, node_id=self._node_id
         ):
-            if isinstance(message, Fact) and await attendance.is_over(message):
+            if await attendance.is_needless(message):
                 await attendance.done("over")
             elif attendance.deliveries > self._settings.bus.max_deliver and not self._route.patient:
                 await self._give_up(attendance, message, "the service ended each time it tried")
@@ -122,6 +125,8 @@ class Worker:
             return
         delays = self._settings.bus.retry_delays_s
         delay_s = delays[min(attempt, len(delays)) - 1] * _jitter(attendance.sequence, attempt)
+        if isinstance(error, Passing):
+            delay_s = max(delay_s, min(error.after_s, _LONGEST_ASKED_S))
         log.warning(
             "trying again", error=reason, attempt=attempt, delay_s=delay_s, exc_info=unexpected
         )

@@ -122,6 +122,24 @@ async def test_passing_trouble_is_tried_again_and_then_no_more_is_heard_of_it(
     assert await dead_letters(bus) == []
 
 
+async def test_who_asks_for_patience_is_not_asked_again_before(
+    bus: Bus, settings: Settings
+) -> None:
+    tries: list[float] = []
+
+    async def handle(requested: ModelRequested) -> Iterable[Fact]:
+        tries.append(anyio.current_time())
+        if len(tries) == 1:
+            raise Passing("the Hub answers 429", after_s=1.5)
+        return (downloaded(requested),)
+
+    async with running(bus, settings, downloader(handle)):
+        await bus.facts.say(REQUESTED)
+        with anyio.fail_after(20):
+            await bus.facts.wait(MODEL_DOWNLOADED, job_id=JOB)
+    assert tries[1] - tries[0] >= 1.4
+
+
 @pytest.mark.parametrize("error", [Passing("down"), ValueError("a bug")])
 async def test_trouble_that_does_not_pass_fails_the_job_and_leaves_a_dead_letter(
     bus: Bus, settings: Settings, error: Exception
