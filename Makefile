@@ -9,7 +9,7 @@ MODEL ?=
 NODES ?= 3
 DEMO_HOME ?= .demo/home
 
-.PHONY: help setup demo test check bench cluster-demo clean
+.PHONY: help setup demo test check bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
