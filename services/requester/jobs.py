@@ -17,6 +17,7 @@ from services.runtime.service import NotYet
 
 log = structlog.get_logger()
 _UNKNOWN_JOB_WAIT_S = 5.0
+_LOOK_AGAIN_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -63,24 +64,28 @@ class Jobs:
         )
 
     async def expire(self, requested: ModelRequested) -> Iterable[Fact]:
-        """`JobFailed` once the request's `timeout_s` has passed by the server's clock."""
+        """`JobFailed` once the request's `timeout_s` has passed by the server's clock.
+
+        A plan made anew after a loss is a further generation of the same request: the deadline
+        ends the newest. A retry is a request, and has a deadline, of its own.
+        """
         timeout_s = requested.request.timeout_s
         if timeout_s is None:
             return ()
-        said = await self.bus.facts.last(
-            MODEL_REQUESTED,
-            origin=requested.origin,
-            job_id=requested.job_id,
-            generation=requested.generation,
-        )
-        left_s = (said.at if said else 0.0) + timeout_s - await self.bus.facts.now()
+        newest = await self.bus.facts.last(MODEL_REQUESTED, job_id=requested.job_id)
+        state = await self.state(requested.job_id)
+        if newest is None or state is None or newest.fact.generation < requested.generation:
+            raise NotYet(_LOOK_AGAIN_S)  # a replica that lags behind answered
+        if newest.fact.generation > requested.generation or state.ended:
+            return ()
+        left_s = newest.at + timeout_s - await self.bus.facts.now()
         if left_s > 0:
             raise NotYet(left_s)
         return (
             JobFailed(
                 origin=requested.origin,
                 job_id=requested.job_id,
-                generation=requested.generation,
+                generation=state.generation,
                 stage="deadline",
                 reason=f"not done within the {timeout_s:g} s that the request gave it",
                 advice="`williw retry` goes on from what stands, or ask with a longer timeout_s",

