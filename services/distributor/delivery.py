@@ -31,7 +31,7 @@ from services.distributor.failures import NotEnoughDisk
 from services.distributor.held import Held
 from services.distributor.holdings import Holdings
 from services.distributor.prune import prune
-from services.distributor.receive import Reception
+from services.distributor.receive import Reception, plain_errors
 from services.distributor.routes import files_by_route
 from services.distributor.sources import Sources
 from services.distributor.store import Store
@@ -137,7 +137,8 @@ class Deliveries:
         arrival = Arrival(manifest, self.store.arriving(order.sha256), place)
         await anyio.to_thread.run_sync(self._make_room, order)
         routes = await self._routes(order)
-        await anyio.to_thread.run_sync(arrival.open)
+        with plain_errors(arrival):
+            await anyio.to_thread.run_sync(arrival.open)
         sources = self.sources(order.assigned.job_id, self.node_id)
         reception = Reception(arrival, sources, self.settings.distributor.in_flight)
         self.holdings.arriving(arrival.files)
@@ -147,7 +148,8 @@ class Deliveries:
             await self._take_own(order, reception)
             await reception.fetch(routes)
             arrival.close()
-            await anyio.to_thread.run_sync(self.store.finish, order.sha256, order.body)
+            with plain_errors(arrival):
+                await anyio.to_thread.run_sync(self.store.finish, order.sha256, order.body)
             await anyio.to_thread.run_sync(self.holdings.read)
         finally:
             arrival.close()

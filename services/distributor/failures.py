@@ -41,7 +41,18 @@ class NotEnoughDisk(Permanent):
 
 
 class DiskFull(Permanent):
-    """The disk filled up under an arriving stage; what is verified stays, for the next try."""
+    """The disk filled up under an arriving stage; what is verified stays, for the next try.
+
+    `needed_bytes` were still to come, the file system of `path` has `free_bytes`.
+    """
+
+    def __init__(self, needed_bytes: int, free_bytes: int, path: Path) -> None:
+        super().__init__(
+            f"the disk filled up while the stage arrived: it needs {needed_bytes} bytes more, "
+            f"and {path} has {free_bytes} free",
+            advice="free some, with `williw node prune` or by hand; what arrived is kept",
+        )
+        self.needed_bytes, self.free_bytes, self.path = needed_bytes, free_bytes, path
 
 
 class NoSource(Passing):

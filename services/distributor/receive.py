@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -100,7 +101,7 @@ class Reception:
         """
         self._moved_at = anyio.current_time()
         by_digest = {f.board.file.digest: f for f in self.arrival.files.values()}
-        with _plain_errors():
+        with plain_errors(self.arrival):
             async with anyio.create_task_group() as group:
                 for route, digests in routes.items():
                     files = tuple(by_digest[digest] for digest in digests)
@@ -171,7 +172,7 @@ class Reception:
 
     async def _fill(self, work: Callable[[memoryview], None]) -> None:
         chunk_bytes = max((f.chunk_bytes for f in self.arrival.manifest.files), default=1)
-        with _plain_errors():
+        with plain_errors(self.arrival):
             await anyio.to_thread.run_sync(work, memoryview(bytearray(chunk_bytes)))
 
     def _resume(self, view: memoryview) -> None:
@@ -217,31 +218,32 @@ class _Sink:
     source: str
 
     def __call__(self, index: int, data: memoryview) -> None:
-        self.reception.arrival.write(self.arriving.board.file, index, data)
+        arrival = self.reception.arrival
+        with plain_errors(arrival):  # an OSError would pass for the connection's
+            arrival.write(self.arriving.board.file, index, data)
         anyio.from_thread.run_sync(self.reception.verified, self.arriving, index, self.source)
 
 
 @contextmanager
-def _plain_errors() -> Iterator[None]:
-    """The first error of a group of workers as itself, a full disk by its name."""
+def plain_errors(arrival: Arrival) -> Iterator[None]:
+    """The first error of a group of workers as itself, a full disk by its name and figures."""
     try:
         yield
     except BaseExceptionGroup as group:
-        raise _first(group) from None
+        raise _first(group, arrival) from None
     except OSError as error:
-        raise _named(error) from error
+        raise _named(error, arrival) from error
 
 
-def _first(error: BaseException) -> BaseException:
+def _first(error: BaseException, arrival: Arrival) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return _named(error) if isinstance(error, OSError) else error
+    return _named(error, arrival) if isinstance(error, OSError) else error
 
 
-def _named(error: OSError) -> Exception:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull(
-            f"the disk filled up while the stage arrived: {error}",
-            advice="free some, with `williw node prune` or by hand; what arrived is kept",
-        )
-    return error
+def _named(error: OSError, arrival: Arrival) -> Exception:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return error
+    missing = arrival.manifest.size_bytes - arrival.verified_bytes
+    models = arrival.final.parent.parent
+    return DiskFull(missing, shutil.disk_usage(models).free, models)
