@@ -38,7 +38,7 @@ def setup(settings: Logging, *, service: str = "", terminal: bool | None = None)
             getattr(logging, settings.level.upper())
         ),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,
     )
     if service:
         structlog.contextvars.bind_contextvars(service=service)

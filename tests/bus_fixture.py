@@ -6,6 +6,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+import structlog
 
 from config import load
 from config.settings import Settings
@@ -16,6 +17,13 @@ from services.runtime import provision
 from services.runtime.actor import Actor
 from services.runtime.bus import Bus, open_bus
 from services.runtime.service import Service
+
+
+@pytest.fixture(autouse=True)
+def plain_logs() -> Iterator[None]:
+    """What a test configures of the logs ends with it: its captured streams are closed by then."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

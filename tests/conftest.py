@@ -2,6 +2,7 @@
 
 from tests.bus_fixture import bus as bus
 from tests.bus_fixture import nats_server as nats_server
+from tests.bus_fixture import plain_logs as plain_logs
 from tests.bus_fixture import settings as settings
 from tests.integration.faults.table import pytest_terminal_summary as pytest_terminal_summary
 from tests.loopback_hub.fixture import hub as hub
