@@ -85,6 +85,7 @@ async def test_a_server_that_is_away_for_a_while_only_delays_jobs(
     row(record_property, f"nats-server: away for {AWAY_S:g} s", JobCompleted, worst, "slowest")
 
 
+@pytest.mark.release
 @pytest.mark.timeout(240)
 async def test_a_cluster_that_loses_its_leader_or_is_cut_in_two_loses_nothing(
     make_house: MakeHouse, tmp_path: Path, record_property: Record
