@@ -6,7 +6,6 @@ know (`NODE_ID`, `METADATA_REPO`, `WILLIW_NATS_URL`) are kept beside.
 
 import difflib
 import os
-import re
 import socket
 import tomllib
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import Any, get_type_hints
 
 import msgspec
 
+from config.machines import node_id_of
 from config.settings import Section, Settings
 from messages.failures import Permanent
 from messages.ids import NodeId, is_id
@@ -120,7 +120,7 @@ def _parsed(text: str, hint: object) -> object:
 
 
 def _with_node_id(settings: Settings) -> Settings:
-    node_id = settings.node.node_id or re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:64]
+    node_id = settings.node.node_id or node_id_of(settings.node.machine or socket.gethostname())
     if not is_id(node_id):
         raise BadSettings(
             f"node id {node_id[:80]!r} is not letters, digits, - and _ (64 at most)",

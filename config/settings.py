@@ -42,6 +42,7 @@ class NodeSection(Section, frozen=True, kw_only=True):
     """This machine: who it is, what it offers, where it keeps things."""
 
     node_id: str = ""
+    machine: str = ""
     origin: bool = False
     home: str = "~/.local/share/williw"
     compute_gflops: Annotated[float, Meta(ge=0)] = 0.0
@@ -139,7 +140,7 @@ class Health(Section, frozen=True, kw_only=True):
 
 
 class Settings(Section, frozen=True, kw_only=True):
-    """All of it. `node.node_id` empty means this machine's host name, made a valid id."""
+    """All of it. `node.node_id` empty means this machine's name, made a valid id."""
 
     bus: Bus = Bus()
     node: NodeSection = NodeSection()
