@@ -55,5 +55,16 @@ class DiskFull(Permanent):
         self.needed_bytes, self.free_bytes, self.path = needed_bytes, free_bytes, path
 
 
+class DiskTrouble(Permanent):
+    """This node's own disk refused to take a chunk (an I/O error, a read-only file system)."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(
+            f"this node could not write below {path}: {error.strerror or error}",
+            advice="look at this node's disk and its log, or leave the node out",
+        )
+        self.path, self.errno = path, error.errno
+
+
 class NoSource(Passing):
     """Nobody who should have the bytes gave any for a while; asked again later."""

@@ -20,7 +20,7 @@ from services.checkpoint.shelf import ShelvedStage
 from services.checkpoint.sources import SourceFiles
 from services.distributor.arrival import Arrival
 from services.distributor.content import ArrivingFile
-from services.distributor.failures import DiskFull, NoSource, SourceTrouble
+from services.distributor.failures import DiskFull, DiskTrouble, NoSource, SourceTrouble
 from services.distributor.held import Held, find
 from services.distributor.sources import Sources
 from services.distributor.transfer import Link, Source, on_thread
@@ -219,8 +219,13 @@ class _Sink:
 
     def __call__(self, index: int, data: memoryview) -> None:
         arrival = self.reception.arrival
-        with plain_errors(arrival):  # an OSError would pass for the connection's
+        try:
             arrival.write(self.arriving.board.file, index, data)
+        except OSError as error:  # as itself it would pass for the connection's
+            named = _named(error, arrival)
+            if named is error:
+                raise DiskTrouble(arrival.directory, error) from error
+            raise named from error
         anyio.from_thread.run_sync(self.reception.verified, self.arriving, index, self.source)
 
 
