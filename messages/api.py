@@ -3,6 +3,7 @@
 import msgspec
 
 from messages.base import Message
+from messages.documents import Document
 from messages.ids import JobId, NodeId
 from messages.jobs import ModelRequest
 from messages.metadata import ModelMetadata
@@ -38,7 +39,11 @@ class ProcessRequest(Message, frozen=True, kw_only=True):
 
 
 class PreviewRequest(Message, frozen=True, kw_only=True):
-    """Please plan without a job: inline metadata, or a Hub model profiled from its headers."""
+    """Please plan without a job: inline metadata, or a Hub model profiled from its headers.
+
+    Exactly one of `metadata` and `request`. `nodes` replaces the registry; `wishes` the request's,
+    unless they are the default.
+    """
 
     metadata: ModelMetadata | None = None
     request: ModelRequest | None = None
@@ -79,6 +84,12 @@ class NodesAnswer(Message, frozen=True, kw_only=True):
     """The registry at this moment."""
 
     nodes: tuple[NodeEntry, ...]
+
+
+class ProfileAnswer(Message, frozen=True, kw_only=True):
+    """The metadata of a Hub model, read from its headers: a `ModelMetadata` by reference."""
+
+    metadata: Document
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):

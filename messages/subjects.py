@@ -17,6 +17,7 @@ from messages.api import (
     PlanAnswer,
     PreviewRequest,
     ProcessRequest,
+    ProfileAnswer,
     RequestAccepted,
     StatusAnswer,
 )
@@ -155,12 +156,16 @@ def dead_subject(service: str, job_id: str) -> str:
 
 @dataclass(frozen=True)
 class Api(Generic[Q, A]):
-    """A request-reply endpoint: `question` is answered by `answer`, or refused."""
+    """A request-reply endpoint: `question` is answered by `answer`, or refused.
+
+    `asked_by` are services that need it for answers of their own.
+    """
 
     subject: str
     question: type[Q]
     answer: type[A]
     served_by: str = "requester"
+    asked_by: tuple[str, ...] = ()
 
 
 API_REQUEST = Api("williw.api.request", ModelRequest, RequestAccepted)
@@ -170,6 +175,9 @@ API_STATUS = Api("williw.api.status", JobQuery, StatusAnswer)
 API_CANCEL = Api("williw.api.cancel", CancelJob, CancelAccepted)
 API_NODES = Api("williw.api.nodes", NodesQuery, NodesAnswer)
 API_PREVIEW = Api("williw.api.preview", PreviewRequest, PlanAnswer, served_by="planner")
+API_PROFILE = Api(
+    "williw.api.profile", ModelRequest, ProfileAnswer, served_by="profiler", asked_by=("planner",)
+)
 ENDPOINTS: tuple[Api[Any, Any], ...] = (
     API_REQUEST,
     API_PROCESS,
@@ -178,6 +186,7 @@ ENDPOINTS: tuple[Api[Any, Any], ...] = (
     API_CANCEL,
     API_NODES,
     API_PREVIEW,
+    API_PROFILE,
 )
 
 

@@ -17,8 +17,9 @@ from messages.metadata import ModelMetadata
 from messages.models import MetadataReady
 from messages.nodes import Node
 from messages.plans import NodeAssigned, SplitPlan, SplitPlanned
-from messages.subjects import API_PREVIEW, METADATA_READY, SPLIT_PLANNED
+from messages.subjects import API_PREVIEW, API_PROFILE, METADATA_READY, SPLIT_PLANNED
 from messages.wire import encode
+from messages.wishes import Wishes
 from services.planner import reading
 from services.planner.assignments import assigned
 from services.planner.failures import Infeasible, NoNodes
@@ -31,6 +32,7 @@ from services.runtime.service import Endpoint, Route, Service
 
 _LOOK_AGAIN_S = 0.25
 _SLOTS = 4
+_PROFILE_TIMEOUT_S = 600.0
 
 
 class Planner:
@@ -42,11 +44,13 @@ class Planner:
         documents: Documents,
         registry: Registry,
         from_hub: reading.ReadFromHub = reading.from_hub,
+        bus: Bus | None = None,
     ) -> None:
         self._settings = settings
         self._documents = documents
         self._registry = registry
         self._from_hub = from_hub
+        self._bus = bus
 
     async def plan(self, ready: MetadataReady) -> Sequence[Fact]:
         """The one plan of this metadata: what lives now decides, what is stored stays decided."""
@@ -88,20 +92,28 @@ class Planner:
         return facts
 
     async def preview(self, question: PreviewRequest) -> PlanAnswer:
-        """A plan without a job, for inline metadata and the given or the live nodes."""
-        if question.metadata is None:
-            raise Permanent(
-                "a preview needs metadata",
-                advice="make it with `williw profile MODEL_DIR` and send it inline",
-            )
+        """A plan without a job, for metadata or a Hub model, and the given or the live nodes."""
+        metadata, wishes = await self._asked(question)
         nodes = question.nodes if question.nodes is not None else await self._live()
         plan = await anyio.to_thread.run_sync(
-            functools.partial(
-                plan_split, question.metadata, nodes, question.wishes, self._settings
-            ),
+            functools.partial(plan_split, metadata, nodes, wishes, self._settings),
             abandon_on_cancel=True,
         )
         return PlanAnswer(plan=plan)
+
+    async def _asked(self, question: PreviewRequest) -> tuple[ModelMetadata, Wishes]:
+        """The metadata, from the profiler where only a model is named, and the wishes."""
+        request = question.request
+        if (question.metadata is None) == (request is None):
+            raise Permanent(
+                "a preview needs either metadata or a request",
+                advice='send `{"request": {"model_name": "org/name"}}`, or metadata inline',
+            )
+        if question.metadata is not None or request is None or self._bus is None:
+            return question.metadata or ModelMetadata(model_name=""), question.wishes
+        answer = await self._bus.ask(API_PROFILE, request, _PROFILE_TIMEOUT_S)
+        metadata = await self._documents.load(answer.metadata, ModelMetadata)
+        return metadata, request.policy if question.wishes == Wishes() else question.wishes
 
     def _make(
         self, metadata: ModelMetadata, ready: MetadataReady, nodes: Sequence[Node]
@@ -151,7 +163,7 @@ def model_url(model_name: str) -> str:
 
 def build(settings: Settings, bus: Bus) -> Service:
     """The planner; it can run anywhere, in several copies."""
-    planner = Planner(settings.planner, bus.documents, bus.registry)
+    planner = Planner(settings.planner, bus.documents, bus.registry, bus=bus)
     watch = Watch(settings.planner, bus.facts, bus.documents, bus.registry)
     return Service(
         "planner",

@@ -9,22 +9,27 @@ import anyio.to_thread
 import structlog
 
 from config.settings import Settings
+from messages.api import ProfileAnswer
 from messages.documents import digest_of
+from messages.failures import Permanent
+from messages.jobs import ModelRequest
 from messages.metadata import ModelMetadata
 from messages.models import ModelDownloaded, ModelProfiled
 from messages.names import metadata_file_name, short_name
-from messages.subjects import MODEL_DOWNLOADED
+from messages.subjects import API_PROFILE, MODEL_DOWNLOADED
+from messages.wire import encode
 from services.profiler.counting import Counter
 from services.profiler.files import write_metadata
-from services.profiler.profile import profile_directory
+from services.profiler.profile import profile_directory, profile_hub
 from services.runtime import progress
 from services.runtime.bus import Bus
-from services.runtime.service import Route, Service
+from services.runtime.documents import Documents
+from services.runtime.service import Endpoint, Route, Service
 
 log = structlog.get_logger()
 
 
-def build(settings: Settings, _bus: Bus) -> Service:
+def build(settings: Settings, bus: Bus) -> Service:
     """The profiler of this origin; it counts exactly where settings and packages allow."""
     counter = (
         Counter(settings.origin_dir / "cache" / "flops", settings.profiler.count_timeout_s)
@@ -32,6 +37,7 @@ def build(settings: Settings, _bus: Bus) -> Service:
         else None
     )
     profiler = Profiler(settings.origin_dir, counter)
+    remote = Remote(bus.documents, anyio.CapacityLimiter(settings.profiler.slots), counter)
     route = Route(
         MODEL_DOWNLOADED,
         profiler.profile,
@@ -39,7 +45,35 @@ def build(settings: Settings, _bus: Bus) -> Service:
         slots=settings.profiler.slots,
     )
     background = (counter.keep,) if counter else ()
-    return Service("profiler", routes=(route,), background=background)
+    endpoints = (Endpoint(API_PROFILE, remote.profile),)
+    return Service("profiler", routes=(route,), endpoints=endpoints, background=background)
+
+
+@dataclass(frozen=True)
+class Remote:
+    """Answers for models on the Hub from their headers, a few at a time."""
+
+    documents: Documents
+    limiter: anyio.CapacityLimiter
+    counter: Counter | None = None
+
+    async def profile(self, request: ModelRequest) -> ProfileAnswer:
+        """The metadata of a Hub model; nothing of it is kept here. Raises what the Hub refuses."""
+        if request.model_name.startswith("/"):
+            raise Permanent(
+                "a directory cannot be profiled from afar",
+                advice="run `williw profile DIR` on its machine and send the metadata inline",
+            )
+        async with self.limiter:
+            metadata = await profile_hub(
+                request.model_name,
+                request.revision,
+                batch_size=request.batch_size,
+                sequence_length=request.sequence_length,
+                counter=self.counter,
+            )
+        name = metadata_file_name(request.model_name)
+        return ProfileAnswer(metadata=await self.documents.put(encode(metadata), name))
 
 
 @dataclass(frozen=True)

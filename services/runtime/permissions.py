@@ -26,7 +26,7 @@ _API = "$JS.API"
 _DOCUMENTS = f"OBJ_{names.DOCUMENTS_BUCKET}"
 _NODES = f"KV_{names.NODES_BUCKET}"
 _GRANTS = f"KV_{names.GRANTS_BUCKET}"
-_WRITE_DOCUMENTS = {"requester", "uploader", "planner", "splitter"}
+_WRITE_DOCUMENTS = {"requester", "profiler", "uploader", "planner", "splitter"}
 _READ_NODES = {"requester", "planner", "distributor"}
 # A command's connection is named for the command, not for its user.
 _CONSOLES = ("williw-console", "williw-doctor", "client")
@@ -55,6 +55,7 @@ def of_service(service: Service, node_id: str) -> Permissions:
         publish.append(f"$JS.ACK.{consumer}.>")
     subscribe = [inbox(f"{service.name}-{node_id}")]
     subscribe += [subject.where() for subject in FACTS if service.name in subject.hears]
+    publish += [api.subject for api in ENDPOINTS if service.name in api.asked_by]
     if service.endpoints:
         subscribe += [endpoint.api.subject for endpoint in service.endpoints]
         name = f"williw-{service.name}"
