@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import anyio
+
 from services.checkpoint.failures import BadCheckpoint
 
 _CHILD = Path(__file__).with_name("pickle_child.py")
@@ -22,29 +24,24 @@ class BadPickle(BadCheckpoint):
     """A pickle that holds more than tensors, or that cannot be read."""
 
 
-def convert(weights: Sequence[Path], into: Path, *, timeout_s: float = _TIMEOUT_S) -> None:
+async def convert(weights: Sequence[Path], into: Path, *, timeout_s: float = _TIMEOUT_S) -> None:
     """Write the tensors of `weights` into directory `into` as safetensors files with an index.
 
     One file for each pickle, `model-0000k-of-0000n.safetensors`, or `model.safetensors` for one.
-    Tensors that share storage are written out each. Raises BadPickle; blocks.
+    Tensors that share storage are written out each. Raises BadPickle. Cancelling kills the child.
     """
-    into.mkdir(parents=True, exist_ok=True)
+    await anyio.Path(into).mkdir(parents=True, exist_ok=True)
     environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
     command = [sys.executable, "-I", str(_CHILD), str(into), *(str(path) for path in weights)]
-    try:
-        done = subprocess.run(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=timeout_s,
-            check=False,
+    with anyio.move_on_after(timeout_s) as within:
+        done = await anyio.run_process(
+            command, env=environment, stdin=subprocess.DEVNULL, check=False
         )
-    except subprocess.TimeoutExpired:
+    if within.cancelled_caught:
         raise BadPickle(
             f"converting {weights[0].name} took longer than {timeout_s:.0f} s",
             advice="convert the model elsewhere, and request the result",
-        ) from None
+        )
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise BadPickle(

@@ -56,7 +56,7 @@ class Bringer:
         place = self.shelf.place(name, found.revision, converted=True)
         async with self._making(place, name, size_bytes) as making:
             if making:
-                await anyio.to_thread.run_sync(convert, found, making)
+                await convert(found, making)
         choice = choose(name, await anyio.to_thread.run_sync(listing, place))
         return Found(place, found.revision, choice)
 
