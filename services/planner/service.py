@@ -26,8 +26,6 @@ from services.planner.failures import Infeasible, NoNodes
 from services.planner.plan import plan_split
 from services.planner.watching import Watch
 from services.runtime.bus import Bus
-from services.runtime.documents import Documents
-from services.runtime.registry import Registry
 from services.runtime.service import Endpoint, Route, Service
 
 _LOOK_AGAIN_S = 0.25
@@ -41,14 +39,12 @@ class Planner:
     def __init__(
         self,
         settings: config.settings.Planner,
-        documents: Documents,
-        registry: Registry,
+        bus: Bus,
         from_hub: reading.ReadFromHub = reading.from_hub,
-        bus: Bus | None = None,
     ) -> None:
         self._settings = settings
-        self._documents = documents
-        self._registry = registry
+        self._documents = bus.documents
+        self._registry = bus.registry
         self._from_hub = from_hub
         self._bus = bus
 
@@ -104,13 +100,13 @@ class Planner:
     async def _asked(self, question: PreviewRequest) -> tuple[ModelMetadata, Wishes]:
         """The metadata, from the profiler where only a model is named, and the wishes."""
         request = question.request
-        if (question.metadata is None) == (request is None):
+        if question.metadata is not None and request is None:
+            return question.metadata, question.wishes
+        if request is None or question.metadata is not None:
             raise Permanent(
                 "a preview needs either metadata or a request",
                 advice='send `{"request": {"model_name": "org/name"}}`, or metadata inline',
             )
-        if question.metadata is not None or request is None or self._bus is None:
-            return question.metadata or ModelMetadata(model_name=""), question.wishes
         answer = await self._bus.ask(API_PROFILE, request, _PROFILE_TIMEOUT_S)
         metadata = await self._documents.load(answer.metadata, ModelMetadata)
         return metadata, request.policy if question.wishes == Wishes() else question.wishes
@@ -163,7 +159,7 @@ def model_url(model_name: str) -> str:
 
 def build(settings: Settings, bus: Bus) -> Service:
     """The planner; it can run anywhere, in several copies."""
-    planner = Planner(settings.planner, bus.documents, bus.registry, bus=bus)
+    planner = Planner(settings.planner, bus)
     watch = Watch(settings.planner, bus.facts, bus.documents, bus.registry)
     return Service(
         "planner",

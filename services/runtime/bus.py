@@ -10,6 +10,7 @@ from nats.aio.client import Client
 from config.settings import Settings
 from messages.api import Refusal
 from messages.base import Message
+from messages.documents import Document
 from messages.failures import Passing, Permanent
 from messages.ids import JobId
 from messages.progress import Progress
@@ -24,6 +25,8 @@ from services.runtime.registry import Grants, Registry
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
 M = TypeVar("M", bound=Message)
+# A reply with this header is a Document: the answer itself was larger than a message may be.
+BY_REFERENCE = "Williw-By-Reference"
 
 
 class Refused(Permanent):
@@ -55,9 +58,19 @@ class Bus:
         return int(ack.seq)
 
     async def ask(self, api: Api[Q, A], question: Q, timeout_s: float = 5.0) -> A:
-        """The answer of an endpoint; Refused with its reason, Passing when nobody answers."""
+        """The answer of an endpoint; Refused with its reason, Passing when nobody answers.
+
+        Permanent where the question is larger than the server takes.
+        """
+        body = encode(question)
+        if len(body) > self.client.max_payload:
+            raise Permanent(
+                f"a question of {len(body)} bytes to {api.subject} is more than the "
+                f"{self.client.max_payload} bytes that the server takes in a message",
+                advice="name the model in a `request` instead of sending its metadata",
+            )
         try:
-            answer = await self.client.request(api.subject, encode(question), timeout=timeout_s)
+            answer = await self.client.request(api.subject, body, timeout=timeout_s)
         except nats.errors.NoRespondersError:
             raise Passing(f"nobody serves {api.subject}: is the {api.served_by} running?") from None
         except BUS_TROUBLE as error:
@@ -65,6 +78,8 @@ class Bus:
         if answer.headers and "Nats-Service-Error" in answer.headers:
             refusal = decode(answer.data, Refusal)
             raise Refused(refusal.reason, advice=refusal.advice)
+        if answer.headers and BY_REFERENCE in answer.headers:
+            return await self.documents.load(decode(answer.data, Document), api.answer)
         return decode(answer.data, api.answer)
 
     async def show(self, progress: Progress) -> None:

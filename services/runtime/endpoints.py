@@ -12,12 +12,14 @@ from config.logging import masked
 from messages.api import Refusal
 from messages.failures import Passing, Permanent
 from messages.wire import decode, encode
-from services.runtime.bus import Bus
+from services.runtime.bus import BY_REFERENCE, Bus
 from services.runtime.connection import BUS_TROUBLE
 from services.runtime.service import Endpoint, Service
 
 log = structlog.get_logger()
 VERSION = "0.1.0"
+# The server counts headers and body as one against its largest message.
+_HEADERS_BYTES = 1024
 
 
 async def serve(bus: Bus, service: Service, group: TaskGroup) -> nats.micro.Service:
@@ -27,22 +29,26 @@ async def serve(bus: Bus, service: Service, group: TaskGroup) -> nats.micro.Serv
     )
     micro = await nats.micro.add_service(bus.client, config)
     for endpoint in service.endpoints:
-        await micro.add_endpoint(_config(endpoint, group))
+        await micro.add_endpoint(_config(bus, endpoint, group))
     return micro
 
 
-def _config(endpoint: Endpoint[Any, Any], group: TaskGroup) -> EndpointConfig:
+def _config(bus: Bus, endpoint: Endpoint[Any, Any], group: TaskGroup) -> EndpointConfig:
     async def handle(request: Request) -> None:
         # nats-py runs a subscription's callbacks one at a time; a slow answer must block no other.
-        group.start_soon(_answer, endpoint, request)
+        group.start_soon(_answer, bus, endpoint, request)
 
     name = endpoint.api.subject.rsplit(".", 1)[-1]
     return EndpointConfig(name=name, subject=endpoint.api.subject, handler=handle)
 
 
-async def _answer(endpoint: Endpoint[Any, Any], request: Request) -> None:
+async def _answer(bus: Bus, endpoint: Endpoint[Any, Any], request: Request) -> None:
     try:
         body = encode(await endpoint.answer(decode(request.data, endpoint.api.question)))
+        headers: dict[str, str] | None = None
+        if len(body) > bus.client.max_payload - _HEADERS_BYTES:
+            name = f"{endpoint.api.subject}.json"
+            body, headers = encode(await bus.documents.store(body, name)), {BY_REFERENCE: "1"}
     except Permanent as error:
         await _refuse(request, "400", error.reason, error.advice)
     except Passing as error:
@@ -51,7 +57,7 @@ async def _answer(endpoint: Endpoint[Any, Any], request: Request) -> None:
         log.exception("endpoint failed", endpoint=endpoint.api.subject)
         await _refuse(request, "500", f"{type(error).__name__} while answering", "see the log")
     else:
-        await _respond(request.respond(body))
+        await _respond(request.respond(body, headers=headers))
 
 
 async def _refuse(request: Request, code: str, reason: str, advice: str) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from messages.subjects import (
     API_NODES,
     API_PLAN,
-    API_PREVIEW,
     API_STATUS,
     COMMANDS,
     ENDPOINTS,
@@ -30,7 +29,8 @@ _WRITE_DOCUMENTS = {"requester", "profiler", "uploader", "planner", "splitter"}
 _READ_NODES = {"requester", "planner", "distributor"}
 # A command's connection is named for the command, not for its user.
 _CONSOLES = ("williw-console", "williw-doctor", "client")
-ASKING_ONLY = (API_STATUS, API_PLAN, API_NODES, API_PREVIEW)
+# No previews: a Hub model's headers are read with the origin's token.
+ASKING_ONLY = (API_STATUS, API_PLAN, API_NODES)
 
 
 @dataclass(frozen=True)
