@@ -18,13 +18,22 @@ from services.runtime.connection import BUS_TROUBLE
 log = structlog.get_logger()
 _TICK_S = 0.2
 _LOOK_EVERY_TICKS = 5
+# Outcomes after which the server delivers the message once more.
+COMES_AGAIN = frozenset({"not_yet", "tried_again", "handed_back", "cancelled"})
 
 
 class Attendance:
-    """One delivery in hand. After a lost lease `renew` gives it the newer delivery to answer."""
+    """One delivery in hand. After a lost lease `renew` gives it the newer delivery to answer.
 
-    def __init__(self, msg: Msg, lease_s: float, bus: Bus, *, patient: bool = False) -> None:
+    `attempts` is how often work on the message was begun, this time included: the deliveries up to
+    this one, less the `met` that found their message in hand.
+    """
+
+    def __init__(
+        self, msg: Msg, lease_s: float, bus: Bus, *, patient: bool = False, met: int = 0
+    ) -> None:
         self.msg = msg
+        self.attempts = max(1, int(msg.metadata.num_delivered or 1) - met)
         self._patient = patient
         self.outcome = "cancelled"
         self._bus = bus
@@ -37,7 +46,7 @@ class Attendance:
 
     @property
     def deliveries(self) -> int:
-        """How often the message was delivered, this time included."""
+        """How often the server delivered the message, this time included."""
         return int(self.msg.metadata.num_delivered or 1)
 
     def renew(self, msg: Msg) -> None:

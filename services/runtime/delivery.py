@@ -3,6 +3,7 @@
 import hashlib
 import secrets
 import zlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any
@@ -20,7 +21,7 @@ from messages.ids import JobId, NodeId
 from messages.jobs import JobFailed
 from messages.wire import decode_any
 from services.runtime import factlog, figures, names, progress
-from services.runtime.attendance import Attendance
+from services.runtime.attendance import COMES_AGAIN, Attendance
 from services.runtime.bus import Bus
 from services.runtime.deadletters import bury, failure_of_unreadable
 from services.runtime.service import NotYet, Route
@@ -43,6 +44,9 @@ class Worker:
         self._node_id = NodeId(settings.node.node_id)
         self._stage = route.stage or service
         self._held: dict[int, Attendance] = {}
+        # Deliveries that found their message in hand here, by its sequence: the server counts
+        # them, but nobody began anew.
+        self._met: Counter[int] = Counter()
 
     @property
     def in_flight(self) -> int:
@@ -52,12 +56,23 @@ class Worker:
     async def take(self, msg: Msg) -> None:
         """Handle one delivery to its end. Only cancellation is raised, the message handed back."""
         sequence = msg.metadata.sequence.stream
+        log.debug(
+            "delivered",
+            subject=msg.subject,
+            number=msg.metadata.num_delivered,
+            in_hand=sequence in self._held,
+        )
         # Its lease ran out while we still work on it: one work is enough.
         if sequence in self._held:
+            self._met[sequence] += 1
             self._held[sequence].renew(msg)
             return
         attendance = self._held[sequence] = Attendance(
-            msg, self._settings.bus.lease_s, self._bus, patient=self._route.patient
+            msg,
+            self._settings.bus.lease_s,
+            self._bus,
+            patient=self._route.patient,
+            met=self._met[sequence],
         )
         trace = (msg.headers or {}).get(names.TRACE_PARENT) or _new_trace()
         reset = factlog.trace_parent.set(trace)
@@ -71,6 +86,8 @@ class Worker:
         finally:
             factlog.trace_parent.reset(reset)
             del self._held[sequence]
+            if attendance.outcome not in COMES_AGAIN or not self._met[sequence]:
+                del self._met[sequence]
 
     async def _live(self, attendance: Attendance) -> None:
         msg = attendance.msg
@@ -88,7 +105,7 @@ class Worker:
         ):
             if await attendance.is_needless(message):
                 await attendance.done("over")
-            elif attendance.deliveries > self._settings.bus.max_deliver and not self._route.patient:
+            elif attendance.attempts > self._settings.bus.max_deliver and not self._route.patient:
                 await self._give_up(attendance, message, "the service ended each time it tried")
             else:
                 await self._work(attendance, message)
@@ -114,7 +131,7 @@ class Worker:
             await attendance.done()
 
     async def _try_again(self, attendance: Attendance, message: Message, error: Exception) -> None:
-        attempt = attendance.deliveries
+        attempt = attendance.attempts
         reason = masked(str(error)) or type(error).__name__
         if not isinstance(error, Passing):
             reason = f"{type(error).__name__}: {reason}"
@@ -134,7 +151,7 @@ class Worker:
 
     async def _give_up(self, attendance: Attendance, message: Message, reason: str) -> None:
         await self._persist(bury(self._bus, self._service, attendance.msg, reason))
-        tries = min(attendance.deliveries, self._settings.bus.max_deliver)
+        tries = min(attendance.attempts, self._settings.bus.max_deliver)
         advice = "see `williw dead list`; `williw dead retry` sends it again"
         await self._say([self._failure(message, f"{reason} (tried {tries} times)", advice)])
         await attendance.done("given_up")

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable
 import anyio
 import msgspec
 import pytest
+from nats.aio.msg import Msg
 
 from config.settings import Settings
 from messages.base import Fact
@@ -19,6 +20,7 @@ from messages.subjects import JOB_ENDED, MODEL_DOWNLOADED, MODEL_REQUEST, MODEL_
 from messages.wire import decode, encode
 from services.console.embedded import EmbeddedNats
 from services.runtime import names, progress
+from services.runtime.attendance import Attendance
 from services.runtime.bus import Bus, open_bus
 from services.runtime.service import NotYet, Route, Service
 from tests.bus_fixture import running, until
@@ -209,6 +211,40 @@ async def test_a_slow_handler_keeps_its_lease(bus: Bus, settings: Settings) -> N
             await bus.facts.wait(MODEL_DOWNLOADED, job_id=JOB)
         await acknowledged(bus)
     assert len(began) == 1
+
+
+async def test_deliveries_that_meet_the_work_in_hand_are_not_tries(
+    bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lost(_: Attendance) -> None:
+        """Renewals that go nowhere, as to a server that is cut off."""
+
+    came = 0
+    tries: list[ModelRequested] = []
+    renew = Attendance.renew
+
+    def counted(self: Attendance, msg: Msg) -> None:
+        nonlocal came
+        came += 1
+        renew(self, msg)
+
+    async def handle(requested: ModelRequested) -> Iterable[Fact]:
+        tries.append(requested)
+        if len(tries) == 1:
+            await until(lambda: came > settings.bus.max_deliver)
+            raise Passing("the bus did not answer")
+        return (downloaded(requested),)
+
+    monkeypatch.setattr(Attendance, "_hold", lost)
+    monkeypatch.setattr(Attendance, "renew", counted)
+    short = msgspec.structs.replace(settings, bus=msgspec.structs.replace(settings.bus, lease_s=1))
+    async with running(bus, short, downloader(handle, slots=2)):
+        await bus.facts.say(REQUESTED)
+        with anyio.fail_after(40):
+            await bus.facts.wait(MODEL_DOWNLOADED, job_id=JOB)
+        await acknowledged(bus)
+    assert len(tries) == 2
+    assert await dead_letters(bus) == []
 
 
 async def test_cancelling_a_job_stops_its_handler_within_two_seconds_and_no_other(
