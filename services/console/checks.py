@@ -12,7 +12,7 @@ import msgspec
 from config.settings import Settings
 from messages.failures import Passing
 from messages.ids import NodeId
-from services.console.commands.provision import services_of
+from services.console.building import services_of
 from services.runtime import provision
 from services.runtime.bus import Bus
 from services.runtime.connection import BUS_TROUBLE

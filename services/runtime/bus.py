@@ -99,6 +99,11 @@ class Bus:
         await self.client.subscribe(chosen, cb=one)
 
 
+def unconnected() -> Bus:
+    """A bus that is never reached, for building services only to look at what they need."""
+    return Bus(Client())
+
+
 @asynccontextmanager
 async def open_bus(
     settings: Settings, name: str, *, on_closed: Callable[[str], None] | None = None

@@ -11,6 +11,7 @@ from services.runtime.authorization import User
 from services.runtime.service import Service
 
 CONFIG_FILE = "williw-auth.conf"
+_NODE_KEY = "distributor.nk"
 
 
 def seed(file: Path) -> str:
@@ -25,6 +26,15 @@ def seed(file: Path) -> str:
             out.write(made + b"\n")
         making.replace(file)
     return str(nkeys.from_seed(bytearray(made)).public_key, "ascii")
+
+
+def known(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Origins and other nodes that `folder` has keys of; an origin's services are more than one."""
+    owners = {seed.parent.name for seed in folder.glob("*/*.nk")}
+    alone = {
+        name for name in owners if [s.name for s in (folder / name).glob("*.nk")] == [_NODE_KEY]
+    }
+    return tuple(sorted(owners - alone)), tuple(sorted(alone))
 
 
 def write(folder: Path, services: list[tuple[Service, Settings]], account: str) -> list[Path]:

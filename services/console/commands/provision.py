@@ -1,32 +1,33 @@
 """`williw provision`: what services need on the bus, made before they start."""
 
-import importlib
+from pathlib import Path
 
 import anyio
-import msgspec
 
-from config.settings import Settings
-from messages.ids import NodeId, is_id
+from messages.ids import is_id
+from services.console import authorizing
+from services.console.building import services_of
 from services.console.failures import EXIT_DONE, Usage
-from services.console.household import SERVICES
 from services.console.options import Asking, Reach
 from services.console.output import say, say_json
 from services.console.reaching import reached, settings_of
 from services.runtime import names
 from services.runtime import provision as making
-from services.runtime.bus import Bus
-from services.runtime.service import Service
 
 
 def provision(
     *,
     node: tuple[str, ...] = (),
     origin: tuple[str, ...] = (),
+    auth: Path | None = None,
+    account: str = "WILLIW",
     reach: Asking = None,
 ) -> int:
     """Create streams, buckets and durable consumers; running it again changes nothing.
 
     Example: williw provision --origin node-a --node node-b --node node-c
+
+    Example: williw provision --auth /etc/nats/williw --origin node-a --node node-b
 
     Parameters
     ----------
@@ -34,11 +35,19 @@ def provision(
         Ids of nodes that run a distributor only; may be given several times.
     origin
         Ids of origins: every service. Without either, the node of the settings as an origin.
+    auth
+        Write a key for each service of each node, for people and for taps, and the accounts for
+        the server's configuration, into this directory instead. Reaches no bus. Keys and nodes
+        that the directory has already stay.
+    account
+        With --auth, the account of the bus: one for each team.
     """
     reach = reach or Reach()
     for node_id in (*node, *origin):
         if not is_id(node_id):
             raise Usage(f"{node_id[:80]!r} is no node id", advice="letters, digits, - and _")
+    if auth is not None:
+        return _authorize(auth, node, origin, account, reach)
     made = anyio.run(_provision, node, origin, reach, backend="asyncio")
     if reach.json:
         say_json({"type": "Provisioned", **made})
@@ -46,6 +55,17 @@ def provision(
         say("streams: " + ", ".join(made["streams"]))
         say("buckets: " + ", ".join(made["buckets"]))
         say("consumers:\n  " + "\n  ".join(made["consumers"]))
+    return EXIT_DONE
+
+
+def _authorize(
+    folder: Path, nodes: tuple[str, ...], origins: tuple[str, ...], account: str, reach: Reach
+) -> int:
+    written = authorizing.write_auth(folder, settings_of(reach), nodes, origins, account)
+    if reach.json:
+        say_json({"type": "Authorized", **written})
+    else:
+        authorizing.tell(written)
     return EXIT_DONE
 
 
@@ -65,23 +85,3 @@ async def _provision(
         "buckets": [names.NODES_BUCKET, names.GRANTS_BUCKET, names.DOCUMENTS_BUCKET],
         "consumers": sorted(consumers),
     }
-
-
-def services_of(
-    bus: Bus, settings: Settings, nodes: tuple[str, ...], origins: tuple[str, ...]
-) -> list[Service]:
-    """The services of these nodes: a distributor on each, and all the others on origins."""
-    asked = [(name, node, True) for node in origins for name in SERVICES]
-    asked += [("distributor", node, False) for node in nodes]
-    return [
-        importlib.import_module(f"services.{name}.service").build(
-            _as_node(settings, node, is_origin), bus
-        )
-        for name, node, is_origin in asked
-    ]
-
-
-def _as_node(settings: Settings, node_id: str, is_origin: bool) -> Settings:
-    """These settings for another node. Being an origin gives a distributor a consumer more."""
-    node = msgspec.structs.replace(settings.node, node_id=NodeId(node_id), origin=is_origin)
-    return msgspec.structs.replace(settings, node=node)

@@ -10,7 +10,7 @@ import pytest
 from config import load
 from config.settings import Settings
 from services.console import children, embedded
-from services.console.commands.provision import services_of
+from services.console.building import services_of
 from services.runtime import keys
 from services.runtime.bus import Bus
 from services.runtime.service import Service

@@ -21,7 +21,7 @@ from config.settings import Settings
 from messages.ids import NodeId
 from messages.nodes import Node
 from services.console import children
-from services.console.commands.provision import services_of
+from services.console.building import services_of
 from services.console.household import Child, household
 from services.runtime import provision
 from services.runtime.bus import open_bus
