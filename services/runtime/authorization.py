@@ -1,7 +1,7 @@
 """The users of the bus as a nats-server's configuration. Pure: keys come in, text goes out."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -10,6 +10,8 @@ from services.runtime.permissions import Permissions
 
 # Longer than any endpoint takes: `williw.api.process` waits a minute for its plan.
 _ANSWER_WITHIN = "5m"
+# JetStream's name in deploy/nats/single.conf and leaf.conf.
+HUB_DOMAIN = "williw"
 
 
 @dataclass(frozen=True)
@@ -21,18 +23,21 @@ class User:
     permissions: Permissions
 
 
-def render(users: Iterable[User], taps: Iterable[User], account: str = "WILLIW") -> str:
+def render(
+    users: Iterable[User], taps: Iterable[User], account: str = "WILLIW", *, leaf: bool = False
+) -> str:
     """Two accounts: `account` works, `<account>_TAP` looks on, by exports of what may be seen.
 
     Several of these in one server's `accounts { }` keep teams apart: each has its own JetStream,
-    its own `williw.>`, and sees nothing of the others.
+    its own `williw.>`, and sees nothing of the others. For a `leaf`, a server at another site,
+    JetStream stays with the hub: a server refuses a default domain for an account that has its own.
     """
     tap = f"{account}_TAP"
     return "\n".join(
         [
             f"{account}: {{",
-            "  jetstream: enabled",
-            *_users(users),
+            *([] if leaf else ["  jetstream: enabled"]),
+            *_users(_at_the_hub(users) if leaf else users),
             "  exports: [",
             *(f"    {{stream: {_text(s)}, accounts: [{tap}]}}" for s in permissions.heard_by_all()),
             *(f"    {_export(s, tap)}" for s in permissions.of_tap().publish),
@@ -54,6 +59,17 @@ def render(users: Iterable[User], taps: Iterable[User], account: str = "WILLIW")
             "",
         ]
     )
+
+
+def _at_the_hub(users: Iterable[User]) -> list[User]:
+    """A leaf puts the hub's domain into each JetStream request, then looks at what it may be."""
+    hub = f"$JS.{HUB_DOMAIN}.API."
+    return [
+        replace(user, permissions=replace(may, publish=(*may.publish, *named)))
+        for user in users
+        for may in [user.permissions]
+        for named in [[s.replace("$JS.API.", hub) for s in may.publish if s.startswith("$JS.API.")]]
+    ]
 
 
 def _export(subject: str, tap: str) -> str:

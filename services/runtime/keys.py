@@ -11,6 +11,8 @@ from services.runtime.authorization import User
 from services.runtime.service import Service
 
 CONFIG_FILE = "williw-auth.conf"
+# For a server at another site; its configuration takes a seed in itself only.
+LEAF_CONFIG_FILE, LEAF_KEY_FILE = "leaf-auth.conf", "leaf-key.conf"
 _NODE_KEY = "distributor.nk"
 
 
@@ -20,12 +22,16 @@ def seed(file: Path) -> str:
         made = file.read_bytes().strip()
     except FileNotFoundError:
         made = bytes(nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER))
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        making = file.with_name(f".{file.name}.{os.getpid()}")
-        with os.fdopen(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-            out.write(made + b"\n")
-        making.replace(file)
+        _write_secret(file, made + b"\n")
     return str(nkeys.from_seed(bytearray(made)).public_key, "ascii")
+
+
+def _write_secret(file: Path, body: bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    making = file.with_name(f".{file.name}.{os.getpid()}")
+    with os.fdopen(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+        out.write(body)
+    making.replace(file)
 
 
 def known(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -41,7 +47,8 @@ def write(folder: Path, services: list[tuple[Service, Settings]], account: str) 
     """Write seeds and the server's configuration below `folder`; returns the files.
 
     Seeds that are there are kept, so that running it again, with another node, locks nobody out:
-    `<folder>/<node>/<service>.nk`, `operator.nk`, `client.nk`, `tap.nk`.
+    `<folder>/<node>/<service>.nk`, `operator.nk`, `client.nk`, `tap.nk`,
+    and `leaf-*.conf` for a server at another site.
     """
     files: list[Path] = []
 
@@ -54,9 +61,13 @@ def write(folder: Path, services: list[tuple[Service, Settings]], account: str) 
         node_id = settings.node.node_id
         may = permissions.of_service(service, node_id)
         users.append(user(f"{node_id}/{service.name}.nk", may))
-    text = authorization.render(users, [user("tap.nk", permissions.of_tap())], account)
-    config = folder / CONFIG_FILE
-    making = config.with_suffix(".new")
-    making.write_text(text)
-    making.replace(config)
-    return [*files, config]
+    taps = [user("tap.nk", permissions.of_tap())]
+    configs = [folder / CONFIG_FILE, folder / LEAF_CONFIG_FILE]
+    for config in configs:
+        leaf = config.name == LEAF_CONFIG_FILE
+        making = config.with_suffix(".new")
+        making.write_text(authorization.render(users, taps, account, leaf=leaf))
+        making.replace(config)
+    operator = (folder / "operator.nk").read_bytes().strip()
+    _write_secret(folder / LEAF_KEY_FILE, b"nkey: " + operator + b"\n")
+    return [*files, configs[0]]

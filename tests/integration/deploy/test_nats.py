@@ -1,0 +1,220 @@
+"""The server configurations in deploy/nats: started as they are, but for ports and directories."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from config import load
+from config.settings import Settings
+from messages.failures import Passing
+from messages.ids import JobId, NodeId
+from messages.jobs import ModelRequest, ModelRequested
+from messages.subjects import MODEL_REQUESTED, NODE_ASSIGNED
+from services.console import children, embedded
+from services.runtime import names, provision
+from services.runtime.bus import Bus, open_bus
+from services.runtime.connection import BUS_TROUBLE, BusUnreachable
+from tests.integration.deploy.conftest import wait_for_port
+
+CONFIGS = Path(__file__).parents[3] / "deploy" / "nats"
+WILLIW = [sys.executable, "-m", "services.console"]
+ORIGIN, NODE = "node_001", "node_002"
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as open_sockets:
+        found = [open_sockets.enter_context(socket.socket()) for _ in range(count)]
+        for one in found:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in found]
+
+
+class Site:
+    """A directory as an administrator lays it out, beside a configuration of deploy/nats."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "tls").mkdir(parents=True)
+        tls = folder / "tls"
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+             "-nodes", "-keyout", tls / "server.key", "-out", tls / "server.crt", "-days", "2",
+             "-subj", "/CN=williw", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        (tls / "ca.crt").write_bytes((tls / "server.crt").read_bytes())
+        self.williw("--auth", str(folder / "auth"))
+
+    def williw(self, *words: str, url: str = "", user: str = "operator") -> str:
+        """What `williw provision` of an origin and a node prints, as this user."""
+        environ = {**os.environ, **self.environ(url, user)} if url else dict(os.environ)
+        done = subprocess.run(
+            [*WILLIW, "provision", *words, "--origin", ORIGIN, "--node", NODE],
+            env=environ, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def environ(self, url: str, user: str) -> dict[str, str]:
+        return {
+            "WILLIW_NATS_URL": url,
+            "WILLIW_BUS_NKEY_FILE": str(self.folder / "auth" / f"{user}.nk"),
+            "WILLIW_BUS_TLS_CA_FILE": str(self.folder / "tls" / "ca.crt"),
+        }
+
+    def settings(self, url: str, user: str) -> Settings:
+        return load.load(environ=self.environ(url, user))
+
+    @contextmanager
+    def server(
+        self,
+        config: str,
+        port: int,
+        *more: str,
+        environ: Mapping[str, str] | None = None,
+        replaced: Mapping[str, str] | None = None,
+    ) -> Iterator[None]:
+        """nats-server with this configuration, `replaced` texts apart."""
+        text = (CONFIGS / config).read_text()
+        store = self.folder / f"store-{port}"
+        for old, new in {"/var/lib/nats": str(store), **(replaced or {})}.items():
+            assert old in text or old == "/var/lib/nats", f"{config} has no {old!r}"
+            text = text.replace(old, new)
+        file, logged = self.folder / f"{port}-{config}", self.folder / f"{port}.log"
+        file.write_text(text)
+        command = [embedded.nats_server(), "-c", str(file), "-p", str(port), *more]
+        with logged.open("wb") as out:
+            process = subprocess.Popen(
+                command, cwd=self.folder, env={**os.environ, **(environ or {})},
+                stdout=out, stderr=out, start_new_session=True,
+            )  # fmt: skip
+        try:
+            wait_for_port(port, logged)
+            yield
+        finally:
+            children.end(process)
+            process.wait()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path / "site")
+
+
+def requested(job: str) -> ModelRequested:
+    return ModelRequested(
+        origin=NodeId(ORIGIN), job_id=JobId(job), request=ModelRequest(model_name="org/name")
+    )
+
+
+async def said_and_read(speaker: Bus, reader: Bus, job: str) -> None:
+    """One service says a fact through its server, another reads it through its own."""
+    await speaker.facts.say(requested(job))
+    read = await reader.facts.last(MODEL_REQUESTED, job_id=JobId(job))
+    assert read is not None
+    assert read.fact == requested(job)
+
+
+async def test_one_server_with_tls_and_keys(site: Site) -> None:
+    port, leaf = free_ports(2)
+    url = f"tls://127.0.0.1:{port}"
+    with site.server("single.conf", port, replaced={"port: 7422": f"port: {leaf}"}):
+        assert "WILLIW" in site.williw(url=url)
+        async with (
+            open_bus(site.settings(url, f"{ORIGIN}/requester"), f"requester-{ORIGIN}") as speaker,
+            open_bus(site.settings(url, f"{ORIGIN}/planner"), f"planner-{ORIGIN}") as reader,
+        ):
+            await said_and_read(speaker, reader, "job-1")
+        nobody = load.load(
+            environ={**site.environ(url, "operator"), "WILLIW_BUS_NKEY_FILE": ""},
+            overrides={"bus": {"connect_timeout_s": 3.0}},
+        )
+        with pytest.raises(BusUnreachable):
+            async with open_bus(nobody, "nobody"):
+                pass
+
+
+async def test_a_node_at_another_site_works_through_its_leaf(site: Site) -> None:
+    port, leaf_port, hub_port = free_ports(3)
+    hub, leaf = f"tls://127.0.0.1:{port}", f"nats://127.0.0.1:{leaf_port}"
+    there = {"HUB": json.dumps(f"tls://127.0.0.1:{hub_port}")}
+    with (
+        site.server("single.conf", port, replaced={"port: 7422": f"port: {hub_port}"}),
+        site.server("leaf.conf", leaf_port, environ=there),
+    ):
+        site.williw(url=hub)
+        plain = site.settings(leaf, f"{NODE}/distributor")
+        async with (
+            open_bus(site.settings(hub, f"{ORIGIN}/requester"), f"requester-{ORIGIN}") as speaker,
+            open_bus(plain, f"distributor-{NODE}") as reader,
+        ):
+            await said_and_read(speaker, reader, "job-1")
+            assigned = NODE_ASSIGNED.where(node_id=NODE, job_id="job-1", generation=1)
+            async with open_bus(site.settings(hub, "operator"), "operator") as operator:
+                await operator.client.jetstream().publish(assigned, b"{}")
+            taken = await reader.client.jetstream().pull_subscribe_bind(
+                f"distributor-node_assigned-{NODE}", stream=names.FACTS_STREAM
+            )
+            (message,) = await taken.fetch(1, timeout=30)
+            assert message.subject == assigned
+            await message.ack_sync(timeout=30)
+
+
+async def test_three_servers_keep_three_copies_and_outlive_one(site: Site) -> None:
+    ports, routes = free_ports(3), free_ports(3)
+    url = ",".join(f"tls://127.0.0.1:{port}" for port in ports)
+    with ExitStack() as servers:
+        own = []
+        for k in range(3):
+            replaced = {
+                f"nats-route://nats-{peer + 1}:6222": f"nats-route://127.0.0.1:{routes[peer]}"
+                for peer in range(3)
+            }
+            replaced["port: 6222"] = f'listen: "127.0.0.1:{routes[k]}"'
+            server = site.server(
+                "cluster.conf", ports[k], "--name", f"nats-{k + 1}", replaced=replaced
+            )
+            own.append(servers.enter_context(ExitStack()))
+            own[k].enter_context(server)
+        environ = {**site.environ(url, "operator"), "WILLIW_BUS_REPLICAS": "3"}
+        settings = load.load(environ=environ)
+        async with open_bus(settings, "operator") as operator:
+            await provisioned(operator, settings)
+            info = await operator.client.jetstream().stream_info(names.FACTS_STREAM)
+            assert info.config.num_replicas == 3
+            await operator.facts.say(requested("job-1"))
+            own[0].close()
+            with anyio.fail_after(60):
+                await said_and_read_again(operator, "job-2")
+            read = await operator.facts.last(MODEL_REQUESTED, job_id=JobId("job-1"))
+            assert read is not None
+
+
+async def provisioned(bus: Bus, settings: Settings) -> None:
+    """Provision once the three servers have agreed on a leader."""
+    with anyio.fail_after(60):
+        while True:
+            try:
+                await provision.provision_storage(bus, settings)
+            except BUS_TROUBLE:
+                await anyio.sleep(0.2)
+            else:
+                return
+
+
+async def said_and_read_again(bus: Bus, job: str) -> None:
+    while True:
+        try:
+            await said_and_read(bus, bus, job)
+        except (Passing, *BUS_TROUBLE):
+            await anyio.sleep(0.2)
+        else:
+            return
