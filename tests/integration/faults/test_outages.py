@@ -9,7 +9,7 @@ import pytest
 
 from messages.failures import Passing
 from messages.ids import JobId
-from messages.jobs import JobCompleted, JobFailed
+from messages.jobs import JobCompleted
 from services.console.embedded import EmbeddedNats
 from services.runtime.bus import Bus, open_bus
 from tests.integration.faults.cluster import Cluster
@@ -117,6 +117,5 @@ async def test_a_cluster_that_loses_its_leader_or_is_cut_in_two_loses_nothing(
             seconds_apart = wall_s() - began
             cluster.send(name, signal.SIGCONT)
             await settled(bus)
-            # Deliveries that the cut swallowed count as tries: the job may fail, and say so.
-            assert isinstance(await kept(house, bus, job_id, model), JobCompleted | JobFailed)
+            assert isinstance(await kept(house, bus, job_id, model), JobCompleted), ending
             row(record_property, "cluster of 3: leader cut off", ending, seconds_apart)
