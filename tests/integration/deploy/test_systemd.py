@@ -108,6 +108,13 @@ def test_the_installer_says_what_it_was_not_told(tmp_path: Path) -> None:
     assert "origin or node" in done.stderr
 
 
+def test_the_page_that_the_units_name_is_installed(installed: Path) -> None:
+    unit = (installed / "etc" / "systemd" / "system" / "williw@.service").read_text()
+    pages = re.findall(r"file:/(\S+)", unit)
+    assert pages
+    assert all((installed / page).is_file() for page in pages)
+
+
 def test_an_origin_runs_every_service_and_a_node_only_its_distributor() -> None:
     def wanted(target: str) -> set[str]:
         text = (ROOT / "deploy" / "systemd" / target).read_text()
