@@ -82,7 +82,7 @@ def wait_for_port(port: int, log_file: Path) -> None:
     """Return once somebody listens; the test fails with the log's end otherwise."""
     import time
 
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
