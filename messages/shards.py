@@ -71,12 +71,17 @@ class StageManifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StageReady(msgspec.Struct, frozen=True, kw_only=True):
-    """The manifest of one node's stage, by reference; its sha256 names the stage everywhere."""
+    """The manifest of one node's stage, by reference; its sha256 names the stage everywhere.
+
+    `description` is the stage's williw.stage.json without its list of files, which the manifest
+    has: with both, no byte of it need come from another node.
+    """
 
     node_id: NodeId
     stage: Count
     size_bytes: Count
     manifest: Document
+    description: Document | None = None
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +110,11 @@ class ReceivedBytes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ShardDelivered(Fact, frozen=True, kw_only=True):
-    """One node holds its part, every chunk verified, visible under `stage_dir` on that node."""
+    """One node holds its part, every chunk verified, visible under `stage_dir` on that node.
+
+    `distrusted` gave wrong bytes or showed a wrong certificate; `slow` were waited for in vain:
+    connected and silent, or "not yet" for too long.
+    """
 
     node_id: NodeId
     plan_id: PlanId
@@ -119,3 +128,4 @@ class ShardDelivered(Fact, frozen=True, kw_only=True):
     resumed_bytes: Count = 0
     wall_s: NonNegative = 0.0
     distrusted: tuple[str, ...] = ()
+    slow: tuple[str, ...] = ()

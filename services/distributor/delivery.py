@@ -8,6 +8,7 @@ from math import prod
 
 import anyio
 import anyio.to_thread
+import msgspec
 import structlog
 
 from config.settings import Settings
@@ -89,7 +90,7 @@ class Deliveries:
                 await anyio.to_thread.run_sync(self.store.use, order.sha256, order.manifest)
                 total = order.manifest.size_bytes
                 progress.report(total, total)
-                return (self._delivered(order, {"held": total}, 0, (), started),)
+                return (self._delivered(order, {"held": total}, started),)
             reception = await self._receive(order)
         log.info(
             "stage delivered",
@@ -97,10 +98,13 @@ class Deliveries:
             bytes=order.manifest.size_bytes,
             sources=dict(reception.received),
         )
-        distrusted = tuple(sorted(reception.sources.distrusted))
+        fact = self._delivered(order, reception.received, started)
         return (
-            self._delivered(
-                order, reception.received, reception.resumed_bytes, distrusted, started
+            msgspec.structs.replace(
+                fact,
+                resumed_bytes=reception.resumed_bytes,
+                distrusted=tuple(sorted(reception.sources.distrusted)),
+                slow=tuple(sorted(reception.sources.slow)),
             ),
         )
 
@@ -215,14 +219,7 @@ class Deliveries:
         if needed > free:
             raise NotEnoughDisk(needed, max(free, 0), self.store.models)
 
-    def _delivered(
-        self,
-        order: Order,
-        received: dict[str, int],
-        resumed_bytes: int,
-        distrusted: tuple[str, ...],
-        started: float,
-    ) -> ShardDelivered:
+    def _delivered(self, order: Order, received: dict[str, int], started: float) -> ShardDelivered:
         manifest, assigned = order.manifest, order.assigned
         return ShardDelivered(
             origin=assigned.origin,
@@ -241,7 +238,5 @@ class Deliveries:
                 for source, size in sorted(received.items())
                 if size
             ),
-            resumed_bytes=resumed_bytes,
             wall_s=anyio.current_time() - started,
-            distrusted=distrusted,
         )

@@ -25,8 +25,12 @@ class Absent(SourceTrouble):
     """It says that it does not have the file, or that we may not have it."""
 
 
+class Silent(SourceTrouble):
+    """It is connected and gives nothing: named as slow in the fact, asked again much later."""
+
+
 class Distrusted(SourceTrouble):
-    """It altered, truncated or withheld a chunk: it is named in the fact, and not asked again."""
+    """It altered or truncated a chunk, or showed a wrong certificate: never asked again."""
 
 
 class NotEnoughDisk(Permanent):

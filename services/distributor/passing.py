@@ -4,7 +4,6 @@ This is how a chain reaches a node that the origin cannot, and how a plan's chai
 parts through: nothing lands on the disks on the way.
 """
 
-import functools
 from dataclasses import dataclass, field
 
 import anyio
@@ -14,7 +13,7 @@ from services.checkpoint.chunks import chunk_range
 from services.distributor.content import Extent
 from services.distributor.failures import SourceTrouble
 from services.distributor.sources import Sources
-from services.distributor.transfer import Link, Source, on_thread
+from services.distributor.transfer import Giver, Line
 
 MOST_CHUNKS = 16
 """Chunks on their way through a node at once, over all who ask."""
@@ -27,7 +26,7 @@ class Upstream:
     route: tuple[str, ...]
     sources: Sources
     room: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(MOST_CHUNKS))
-    _idle: dict[Source, list[Link]] = field(default_factory=dict)
+    _idle: dict[Giver, list[Line]] = field(default_factory=dict)
     _closed: bool = False
 
     async def chunk(self, file: StageFile, index: int) -> bytes:
@@ -38,12 +37,11 @@ class Upstream:
                 await anyio.sleep(0.1)
                 return b""
             links = self._idle.setdefault(source, [])
-            link = links.pop() if links else Link(source)
+            link = links.pop() if links else source.line()
             _, length = chunk_range(index, file.size_bytes, file.chunk_bytes)
             buffer = bytearray(length)
-            fetch = functools.partial(link.fetch, file, index, 1, memoryview(buffer), _kept)
             try:
-                await on_thread(link, fetch)
+                await link.bring(file, index, 1, memoryview(buffer), _kept)
             except SourceTrouble as trouble:
                 link.close()
                 await self.sources.troubled(trouble)

@@ -23,7 +23,7 @@ from services.distributor.content import ArrivingFile
 from services.distributor.failures import DiskFull, DiskTrouble, NoSource, SourceTrouble
 from services.distributor.held import Held, find
 from services.distributor.sources import Sources
-from services.distributor.transfer import Link, Source, on_thread
+from services.distributor.transfer import Giver, Line
 from services.runtime import progress
 
 HELD = "held"
@@ -90,6 +90,10 @@ class Reception:
         """Put together what this node holds in other stages or in a copy of the model."""
         await self._fill(functools.partial(self._take_held, held))
 
+    async def take_made(self, bodies: Mapping[str, bytes]) -> None:
+        """Write those files, by name, that this node can make itself; wrong guesses are dropped."""
+        await self._fill(functools.partial(self._take_made, bodies))
+
     async def take_laid_out(self, shelved: ShelvedStage, node_id: str) -> None:
         """Read the stage out of the model's files, which are on this machine's disk."""
         await self._fill(functools.partial(self._take_laid_out, shelved, node_id))
@@ -113,7 +117,7 @@ class Reception:
 
     async def _work(self, lane: Lane, chunk_bytes: int) -> None:
         buffer = memoryview(bytearray(chunk_bytes))
-        links: dict[Source, Link] = {}
+        links: dict[Giver, Line] = {}
         try:
             while not lane.complete:
                 await self._step(lane, buffer, links)
@@ -121,7 +125,7 @@ class Reception:
             for link in links.values():
                 link.close()
 
-    async def _step(self, lane: Lane, buffer: memoryview, links: dict[Source, Link]) -> None:
+    async def _step(self, lane: Lane, buffer: memoryview, links: dict[Giver, Line]) -> None:
         source = await self.sources.pick(lane.route)
         if source is None:
             self._check_patience(lane)
@@ -134,12 +138,11 @@ class Reception:
                 await changed.wait()
             return
         arriving, first, count = claimed
-        link = links.setdefault(source, Link(source))
-        fetch = functools.partial(
-            link.fetch, arriving.board.file, first, count, buffer, self._sink(arriving, source)
-        )
+        if source not in links:
+            links[source] = source.line()
+        sink = _Sink(self, arriving, source.node_id)
         try:
-            await on_thread(link, fetch)
+            await links[source].bring(arriving.board.file, first, count, buffer, sink)
         except SourceTrouble as trouble:
             arriving.board.give_back(first, count)
             await self.sources.troubled(trouble)
@@ -147,9 +150,6 @@ class Reception:
         finally:
             arriving.board.give_back(first, count)
             lane.ring()
-
-    def _sink(self, arriving: ArrivingFile, source: Source) -> "_Sink":
-        return _Sink(self, arriving, source.node_id)
 
     def _check_patience(self, lane: Lane) -> None:
         if self.sources.exhausted(lane.route):
@@ -188,6 +188,19 @@ class Reception:
                 self.arrival.write(file, index, data)
                 self.received[HELD] += arriving.board.verify(index)
                 progress.report(self.arrival.verified_bytes, self.arrival.manifest.size_bytes)
+
+    def _take_made(self, bodies: Mapping[str, bytes], _view: memoryview) -> None:
+        for name, body in bodies.items():
+            if name not in self.arrival.files:
+                continue
+            arriving = self.arrival.files[name]
+            for index in arriving.board.missing:
+                file = arriving.board.file
+                start, length = chunk_range(index, file.size_bytes, file.chunk_bytes)
+                part = memoryview(body)[start : start + length]
+                if digest_of_chunk(part) == file.chunks[index]:
+                    self.arrival.write(file, index, part)
+                    self.received[HELD] += arriving.board.verify(index)
 
     def _take_laid_out(self, shelved: ShelvedStage, node_id: str, view: memoryview) -> None:
         layouts = {file.name: file for file in shelved.layout.files}

@@ -11,6 +11,8 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import anyio
@@ -23,6 +25,7 @@ from services.distributor.failures import (
     Absent,
     Distrusted,
     NotYet,
+    Silent,
     SourceTrouble,
     Unreachable,
 )
@@ -37,6 +40,29 @@ _RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+)\Z")
 Sink = Callable[[int, memoryview], None]
 
 
+class Line(Protocol):
+    """A way to one source, used by one task at a time."""
+
+    async def bring(
+        self, file: StageFile, first: int, count: int, buffer: memoryview, sink: Sink
+    ) -> int:
+        """What `Link.fetch` does, without blocking the event loop."""
+
+    def close(self) -> None:
+        """Let go of it, from any thread."""
+
+
+class Giver(Protocol):
+    """Whoever may give chunks: a node, or the Hub."""
+
+    @property
+    def node_id(self) -> str:
+        """What it is called in facts."""
+
+    def line(self) -> Line:
+        """A new way to it."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A node's data server, and what it must be shown; the token is never printed."""
@@ -49,6 +75,10 @@ class Source:
     tls: ssl.SSLContext | None = field(default=None, repr=False)
     silence_s: float = SILENCE_S
 
+    def line(self) -> "Link":
+        """A new connection, made when it is first used."""
+        return Link(self)
+
 
 class Link:
     """One connection to one source, kept alive; used by one thread at a time."""
@@ -57,11 +87,17 @@ class Link:
         self.source = source
         self._connection: http.client.HTTPConnection | None = None
 
+    async def bring(
+        self, file: StageFile, first: int, count: int, buffer: memoryview, sink: Sink
+    ) -> int:
+        """`fetch` in a thread."""
+        return await on_thread(self, partial(self.fetch, file, first, count, buffer, sink))
+
     def fetch(self, file: StageFile, first: int, count: int, buffer: memoryview, sink: Sink) -> int:
         """Hand chunks [first, first + count) to `sink`, each verified; how many came.
 
         The source may give fewer, those that it has in a row. `buffer` holds at least one chunk,
-        and is used again for the next. Raises Unreachable, NotYet, Absent, Distrusted.
+        and is used again for the next. Raises Unreachable, NotYet, Absent, Silent, Distrusted.
         """
         start = first * file.chunk_bytes
         end = min((first + count) * file.chunk_bytes, file.size_bytes)
@@ -75,7 +111,7 @@ class Link:
             response.read()
         except TimeoutError:
             self.close()
-            raise Distrusted(
+            raise Silent(
                 self.source.node_id, f"withheld {file.name} from chunk {first} on"
             ) from None
         except (OSError, http.client.HTTPException) as error:
@@ -129,6 +165,8 @@ class Link:
             connection = http.client.HTTPConnection(host, port, timeout=CONNECT_TIMEOUT_S)
         try:
             connection.connect()
+        except ssl.SSLCertVerificationError as error:
+            raise Distrusted(self.source.node_id, f"shows a wrong certificate: {error}") from None
         except OSError as error:
             raise Unreachable(self.source.node_id, f"cannot be reached: {error!r}") from None
         connection.sock.settimeout(self.source.silence_s)

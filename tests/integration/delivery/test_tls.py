@@ -14,7 +14,7 @@ from messages.ids import NodeId
 from messages.jobs import JobCompleted
 from messages.shards import StageFile
 from services.checkpoint.stage import verify
-from services.distributor.failures import Unreachable
+from services.distributor.failures import Distrusted
 from services.distributor.service import tls_contexts
 from services.distributor.transfer import Link, Source
 from tests.integration.delivery.rig import ORIGIN, Rig, Topology, parts, plan_of, sources_of
@@ -126,5 +126,5 @@ async def test_a_server_of_another_authority_is_told_nothing(rig: Rig, tmp_path:
     async with rig.nodes("b"):
         source = Source("b", await url_of(rig, "b"), rig.job_id, NodeId("c"), "secret", tls)
         link, buffer = Link(source), memoryview(bytearray(size))
-        with pytest.raises(Unreachable, match="CERTIFICATE_VERIFY_FAILED"):
+        with pytest.raises(Distrusted, match="CERTIFICATE_VERIFY_FAILED"):
             await anyio.to_thread.run_sync(link.fetch, file, 0, 1, buffer, print)
