@@ -1,6 +1,7 @@
 """Creating what williw keeps on NATS: two streams, three buckets, a durable consumer per route."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import structlog
 from nats.js.api import (
@@ -15,12 +16,14 @@ from nats.js.api import (
 from nats.js.client import JetStreamContext
 from nats.js.errors import BadRequestError, NotFoundError
 
+from config.logging import masked
 from config.settings import Bus as BusSettings
 from config.settings import Settings
 from messages.failures import Permanent
 from messages.subjects import DEAD_LETTERS
 from services.runtime import names
 from services.runtime.bus import Bus
+from services.runtime.connection import BUS_TROUBLE, BusUnreachable
 from services.runtime.service import Route, Service
 
 log = structlog.get_logger()
@@ -88,8 +91,15 @@ def consumer(settings: BusSettings, service: str, route: Route[object]) -> Consu
 
 
 async def provision_storage(bus: Bus, settings: Settings) -> None:
-    """Create or update streams and buckets; running it again changes nothing."""
-    js = bus.client.jetstream(timeout=30)
+    """Create or update streams and buckets; running it again changes nothing.
+
+    BusUnreachable where JetStream does not do it.
+    """
+    with _answered():
+        await _storage(bus.client.jetstream(timeout=30), settings)
+
+
+async def _storage(js: JetStreamContext, settings: Settings) -> None:
     for stream in (facts_stream(settings.bus), dead_stream(settings.bus)):
         await _stream(js, stream)
     await _bucket(js, names.NODES_BUCKET, settings.node.expires_s, settings)
@@ -109,27 +119,45 @@ async def provision_storage(bus: Bus, settings: Settings) -> None:
 
 
 async def provision_consumers(bus: Bus, settings: Settings, services: Iterable[Service]) -> None:
-    """Create the durable consumers of these services' routes; existing ones are updated."""
+    """Create the durable consumers of these services' routes; existing ones are updated.
+
+    BusUnreachable where JetStream does not do it; NotFoundError before there are streams.
+    """
     js = bus.client.jetstream(timeout=30)
     for service in services:
         for route in service.routes:
-            await js.add_consumer(
-                names.FACTS_STREAM, config=consumer(settings.bus, service.name, route)
-            )
+            config = consumer(settings.bus, service.name, route)
+            with _answered():
+                await js.add_consumer(names.FACTS_STREAM, config=config)
 
 
 async def missing(bus: Bus, services: Iterable[Service]) -> list[str]:
-    """The consumers that these services need and the bus lacks."""
+    """The consumers that these services need and the bus lacks. BusUnreachable as above."""
     js = bus.client.jetstream(timeout=5)
     lacking: list[str] = []
     for service in services:
         for route in service.routes:
             name = names.consumer_name(service.name, route)
             try:
-                await js.consumer_info(names.FACTS_STREAM, name)
+                with _answered():
+                    await js.consumer_info(names.FACTS_STREAM, name)
             except NotFoundError:
                 lacking.append(name)
     return lacking
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """A server without JetStream, or a cluster without a leader, is a bus out of reach."""
+    try:
+        yield
+    except NotFoundError:
+        raise
+    except BUS_TROUBLE as error:
+        raise BusUnreachable(
+            f"JetStream did not do as asked: {type(error).__name__} {masked(str(error))}. Is it "
+            "enabled for this account, and has its cluster a leader? Try again in a moment"
+        ) from error
 
 
 async def _stream(js: JetStreamContext, config: StreamConfig) -> None:

@@ -204,7 +204,7 @@ async def provisioned(bus: Bus, settings: Settings) -> None:
         while True:
             try:
                 await provision.provision_storage(bus, settings)
-            except BUS_TROUBLE:
+            except BusUnreachable:
                 await anyio.sleep(0.2)
             else:
                 return
