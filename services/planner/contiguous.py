@@ -9,7 +9,7 @@ from messages.nodes import Node
 from messages.plans import Assignment
 from messages.wishes import Wishes
 from services.planner.case import Case, Placed
-from services.planner.chains import Answer, Chain, Demands, bottleneck
+from services.planner.chains import Chain, Demands, bottleneck
 from services.planner.failures import ImpossibleWish, Infeasible
 from services.planner.line import Line, Offer, line_of, memory_bytes
 from services.planner.pipeline import exists, solve
@@ -41,12 +41,13 @@ def _fastest_answer(case: Case, line: Line, offers: Sequence[Offer], demands: De
     """One chain with the least latency."""
     from services.planner import latency
 
-    answer = latency.solve(line, offers, demands)
+    def another() -> Chain | None:
+        found = solve(line, offers, demands)
+        return found.chain if found else None
+
+    answer = latency.solve(line, offers, demands, another)
     if answer is None:
-        fallback = solve(line, offers, demands)
-        if fallback is None:
-            raise _refusal(case, line, offers, demands)
-        answer = Answer(fallback.chain, math.inf, 0.0, "the chain with the best throughput")
+        raise _refusal(case, line, offers, demands)
     return placed_chains(case, line, offers, (answer.chain,), answer.lower_bound_s, answer.proof)
 
 

@@ -1,11 +1,13 @@
 """The `latency` objective: the least sum of stage times and hops, within memory.
 
-Exact over every set and order of up to ten nodes; with more, over the ten that hold most work
-fastest, against a bound: all work done by the fastest nodes, each with no more than it can hold.
+Exact over every set and order of up to ten nodes, and along a given order. With more, the better of
+two: the ten that hold most work fastest, and the chain with the best throughput cut anew; against a
+bound: all work done by the fastest nodes, each with no more than it can hold.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,21 +20,34 @@ _MOST_NODES = 10
 Floats = npt.NDArray[np.float64]
 
 
-def solve(line: Line, offers: Sequence[Offer], demands: Demands) -> Answer | None:
-    """The chain with the least latency; `bottleneck_s` of the answer is that latency.
+def solve(
+    line: Line, offers: Sequence[Offer], demands: Demands, another: Callable[[], Chain | None]
+) -> Answer | None:
+    """The chain with the least latency found; `bottleneck_s` of the answer is that latency.
 
-    None where no chain of the nodes considered exists.
+    `another` gives some chain within the demands, if there is any; it is asked where not every set
+    of nodes can be looked at. None where no chain exists.
     """
     chosen = _considered(line, offers, demands)
-    costs = [_costs(line, offers, demands, k) for k in chosen]
-    chain, latency_s = _best(line, demands, chosen, costs)
+    chain, latency_s = _over(line, offers, demands, chosen)
+    if demands.order or len(chosen) == len(offers):
+        proof = "order given: dynamic programme" if demands.order else "every set and order"
+        return None if chain is None else Answer(chain, latency_s, latency_s, proof)
+    order = tuple(stage.offer for stage in another() or ())
+    if order:
+        again, again_s = _over(line, offers, replace(demands, order=order), order)
+        if again_s < latency_s:
+            chain, latency_s = again, again_s
     if chain is None:
         return None
-    if len(chosen) == len(offers):
-        proof = "order given: dynamic programme" if demands.order else "every set and order"
-        return Answer(chain, latency_s, latency_s, proof)
-    bound_s = _bound(line, offers)
-    return Answer(chain, latency_s, min(bound_s, latency_s), "all work on the fastest nodes")
+    bound_s = min(_bound(line, offers), latency_s)
+    return Answer(chain, latency_s, bound_s, "all work on the fastest nodes")
+
+
+def _over(
+    line: Line, offers: Sequence[Offer], demands: Demands, chosen: Sequence[int]
+) -> tuple[Chain | None, float]:
+    return _best(line, demands, chosen, [_costs(line, offers, demands, k) for k in chosen])
 
 
 def _considered(line: Line, offers: Sequence[Offer], demands: Demands) -> tuple[int, ...]:

@@ -89,6 +89,19 @@ def test_what_cannot_be_planned_is_an_answer_too(model: Models, nodes: Nodes) ->
     assert told.next_best is None
 
 
+def test_latency_over_many_small_nodes_says_how_far_from_the_bound_it_may_be(
+    model: Models, nodes: Nodes
+) -> None:
+    """No ten of these hold the model: every node but two is needed."""
+    twenty = nodes(*[(100.0 + 10 * k, 100) for k in range(20)])
+    wishes = Wishes(headroom=0.0, objective="latency")
+    plan = plan_split(model(*[(10.0, 50)] * 36), twenty, wishes, Planner())
+    fastest_s = sum(2 * 10.0 / (100.0 + 10 * k) for k in range(2, 20))
+    assert plan.lower_bound_s == pytest.approx(fastest_s)
+    assert fastest_s <= plan.latency_s < 1.2 * fastest_s
+    assert plan.gap == pytest.approx(plan.latency_s / plan.lower_bound_s - 1, abs=1e-9)
+
+
 def test_latency_prefers_few_fast_nodes_and_free_hops(model: Models, nodes: Nodes) -> None:
     metadata = model(*[(10.0, 100)] * 8)
     fast_and_small = nodes((100, 500), (90, 500), (10, 900))
