@@ -123,6 +123,7 @@ class Distributor(Section, frozen=True, kw_only=True):
     tls_cert_file: str = ""
     tls_key_file: str = ""
     upload_bytes_per_s: Size = 0
+    hub: bool = False
 
 
 class Logging(Section, frozen=True, kw_only=True):

@@ -120,6 +120,16 @@ def encode_description(description: StageDescription) -> bytes:
     return msgspec.json.format(msgspec.json.encode(description), indent=1)
 
 
+def without_files(body: bytes) -> bytes:
+    """A description without its list of files: small whatever the stage's size."""
+    return encode_description(msgspec.structs.replace(decode(body, StageDescription), files=()))
+
+
+def with_files(body: bytes, files: tuple[StageFile, ...]) -> bytes:
+    """The description that `without_files` was made of, given the files it named."""
+    return encode_description(msgspec.structs.replace(decode(body, StageDescription), files=files))
+
+
 def read_description(directory: Path) -> StageDescription:
     """The description in a stage directory; BadStage where there is none that can be read."""
     path = directory / STAGE_NAME

@@ -1,11 +1,12 @@
 """The index of a sharded checkpoint: which file holds which tensor, checked against the headers."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
 
+from messages.shards import StageTensor
 from services.checkpoint.failures import BadIndex, EscapingFile
 from services.checkpoint.headers import MAX_HEADER_BYTES, Header
 from services.checkpoint.strict import repeated_key
@@ -49,6 +50,18 @@ def parse_index(body: bytes, name: str = INDEX_NAME) -> Index:
                 advice="the checkpoint is damaged or hostile; nothing of it was used",
             )
     return index
+
+
+def index_body(held: Iterable[tuple[StageTensor, str]]) -> bytes:
+    """The index of a stage: its tensors, each with the name of the stage's file that holds it."""
+    ordered = sorted(held, key=lambda one: one[0].name)
+    body = msgspec.json.encode(
+        {
+            "metadata": {"total_size": sum(tensor.size_bytes for tensor, _ in ordered)},
+            "weight_map": {tensor.name: name for tensor, name in ordered},
+        }
+    )
+    return msgspec.json.format(body, indent=2)
 
 
 def check_index(index: Index, files: Mapping[str, Header]) -> None:

@@ -1,6 +1,5 @@
 """One delivery on this node: what must come, from whom, and the fact that it is here."""
 
-import functools
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,14 +28,18 @@ from messages.wire import decode
 from services.checkpoint.shelf import OriginShelf
 from services.distributor.arrival import Arrival
 from services.distributor.failures import NotEnoughDisk
+from services.distributor.from_hub import HUB, HubSource, hub_source
 from services.distributor.held import Held
 from services.distributor.holdings import Holdings
 from services.distributor.prune import prune
 from services.distributor.receive import Reception, plain_errors
+from services.distributor.recipe import made_files
 from services.distributor.routes import files_by_route
 from services.distributor.sources import Sources
 from services.distributor.store import Store
-from services.distributor.transfer import Source
+from services.distributor.transfer import Giver, Source
+from services.hub.cache import snapshot_directory
+from services.hub.hub import is_commit
 from services.runtime import progress
 from services.runtime.bus import Bus
 
@@ -116,9 +119,15 @@ class Deliveries:
             return None
         return Source(node_id, entry.data_url, job_id, for_node, token, self.tls)
 
-    def sources(self, job_id: JobId, for_node: NodeId) -> Sources:
-        """The sources of one delivery."""
-        return Sources(functools.partial(self.source, job_id, for_node))
+    def sources(self, job_id: JobId, for_node: NodeId, hub: HubSource | None = None) -> Sources:
+        """The sources of one delivery, with the Hub where it may be asked."""
+
+        async def resolve(source: str) -> Giver | None:
+            if hub is not None and source == HUB:
+                return hub
+            return await self.source(job_id, for_node, source)
+
+        return Sources(resolve)
 
     async def _order(self, assigned: NodeAssigned) -> Order:
         said = await self.bus.facts.wait(
@@ -136,20 +145,30 @@ class Deliveries:
         raise NotInPlan(f"the origin made no stage for {self.node_id}")
 
     async def _receive(self, order: Order) -> Reception:
+        if not self.settings.distributor.hub:
+            return await self._receive_from(order, None)
+        async with hub_source(order.manifest) as hub:
+            return await self._receive_from(order, hub)
+
+    async def _receive_from(self, order: Order, hub: HubSource | None) -> Reception:
         manifest = order.manifest
         place = self.store.place(order.sha256, manifest)
         arrival = Arrival(manifest, self.store.arriving(order.sha256), place)
         await anyio.to_thread.run_sync(self._make_room, order)
         routes = await self._routes(order)
+        if hub is not None:
+            routes = {(*route, HUB): digests for route, digests in routes.items()}
         with plain_errors(arrival):
             await anyio.to_thread.run_sync(arrival.open)
-        sources = self.sources(order.assigned.job_id, self.node_id)
+        sources = self.sources(order.assigned.job_id, self.node_id, hub)
         reception = Reception(arrival, sources, self.settings.distributor.in_flight)
         self.holdings.arriving(arrival.files)
         try:
             await reception.resume()
-            await reception.take_held(await anyio.to_thread.run_sync(self._held))
+            await reception.take_held(await anyio.to_thread.run_sync(self._held, manifest))
             await self._take_own(order, reception)
+            if hub is not None:
+                await self._take_made(order, reception)
             await reception.fetch(routes)
             arrival.close()
             with plain_errors(arrival):
@@ -167,6 +186,12 @@ class Deliveries:
             shelved = await anyio.to_thread.run_sync(self.shelf.stage, order.sha256)
         if shelved is not None:
             await reception.take_laid_out(shelved, self.node_id)
+
+    async def _take_made(self, order: Order, reception: Reception) -> None:
+        """What is in no file of the model, and so not on the Hub, follows from the manifest."""
+        told = order.stage.description
+        body = await self.bus.documents.get(told) if told is not None else None
+        await reception.take_made(made_files(order.manifest, body))
 
     async def _routes(self, order: Order) -> dict[tuple[str, ...], tuple[str, ...]]:
         """The digests of the stage's files by route."""
@@ -193,10 +218,15 @@ class Deliveries:
         )
         return {tuple(map(str, route)): digests for route, digests in routes.items()}
 
-    def _held(self) -> Held:
+    def _held(self, manifest: StageManifest) -> Held:
+        """What this node may have of a stage: its other stages, the Hub's own cache."""
         held = Held()
         for stage in self.store.stages():
             held.add(stage.manifest, stage.directory)
+        if is_commit(manifest.revision):
+            snapshot = snapshot_directory(manifest.model_name, manifest.revision)
+            if snapshot is not None:
+                held.add_model(manifest, snapshot)
         return held
 
     def _make_room(self, order: Order) -> None:

@@ -45,3 +45,17 @@ def cached_directory(snapshot: Snapshot, files: Sequence[File]) -> Path | None:
         if blob.name not in (file.sha256, file.git_oid) and not digest_unknown:
             return None
     return directory
+
+
+def snapshot_directory(model_name: str, commit: str) -> Path | None:
+    """Where the Hub's own cache keeps a commit's files; None where there are none.
+
+    What is there need not be all, nor right: whoever uses it verifies it.
+    """
+    if not cache_directory().is_dir():
+        return None
+    from huggingface_hub.file_download import repo_folder_name
+
+    repo = cache_directory() / repo_folder_name(repo_id=model_name, repo_type="model")
+    directory = repo / "snapshots" / commit
+    return directory if directory.is_dir() else None

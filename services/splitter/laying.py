@@ -3,14 +3,11 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import msgspec
-
 from messages.ids import NodeId
 from messages.names import directory_name
 from messages.plans import SplitPlan
-from messages.shards import StageTensor
 from services.checkpoint.checkpoint import Checkpoint, StoredTensor
-from services.checkpoint.index import INDEX_NAME
+from services.checkpoint.index import INDEX_NAME, index_body
 from services.checkpoint.layout import (
     BadLayout,
     FileLayout,
@@ -150,15 +147,5 @@ def _weights(number: int, total: int, tensors: Collection[StoredTensor]) -> File
 
 
 def _index(files: Sequence[FileLayout]) -> FileLayout:
-    held: list[tuple[StageTensor, str]] = [(t, f.name) for f in files for t in f.tensors]
-    body = msgspec.json.encode(
-        {
-            "metadata": {"total_size": sum(tensor.size_bytes for tensor, _ in held)},
-            "weight_map": {tensor.name: name for tensor, name in sorted(held, key=_by_name)},
-        }
-    )
-    return FileLayout(name=INDEX_NAME, pieces=(Literal(msgspec.json.format(body, indent=2)),))
-
-
-def _by_name(held: tuple[StageTensor, str]) -> str:
-    return held[0].name
+    held = ((tensor, file.name) for file in files for tensor in file.tensors)
+    return FileLayout(name=INDEX_NAME, pieces=(Literal(index_body(held)),))

@@ -21,6 +21,8 @@ from messages.plans import SplitPlan, SplitPlanned
 from messages.shards import Access, ShardsReady, StageReady
 from messages.subjects import MODEL_DOWNLOADED, SPLIT_PLANNED
 from messages.wire import encode
+from services.checkpoint.description import STAGE_NAME, without_files
+from services.checkpoint.layout import Literal
 from services.checkpoint.shelf import OriginShelf, ShelvedStage, cut_key, manifest_of
 from services.checkpoint.sources import SourceFiles
 from services.runtime import progress
@@ -94,13 +96,28 @@ class Splitter:
 
     async def _ready(self, planned: SplitPlanned, node: str, body: bytes) -> StageReady:
         manifest = await anyio.to_thread.run_sync(manifest_of, body)
-        name = f"{planned.plan_id}.{node}.manifest"
+        name = f"{planned.plan_id}.{node}"
+        description = await anyio.to_thread.run_sync(self._description, digest_of(body))
         return StageReady(
             node_id=manifest.node_id,
             stage=manifest.stage,
             size_bytes=manifest.size_bytes,
-            manifest=await self._bus.documents.store(body, name),
+            manifest=await self._bus.documents.store(body, f"{name}.manifest"),
+            description=await self._bus.documents.put(description, f"{name}.description"),
         )
+
+    def _description(self, sha256: str) -> bytes:
+        """The stage's description as it travels beside the manifest."""
+        stage = self._shelf.stage(sha256)
+        files = stage.layout.files if stage is not None else ()
+        (body,) = (
+            piece.data
+            for file in files
+            if file.name == STAGE_NAME
+            for piece in file.pieces
+            if isinstance(piece, Literal)
+        )
+        return without_files(body)
 
     async def _access(self, planned: SplitPlanned, bodies: Mapping[str, bytes]) -> Access:
         """Each node's token is made once and kept on the bus; only its digest is told."""
