@@ -29,15 +29,20 @@ _LOOK_EVERY_S = 0.5
 
 @dataclass
 class Absences:
-    """Since when each node is missed. A node that was never seen here is not missed."""
+    """Since when each node is missed: those that were seen, and those that a plan counts on."""
 
     after_s: float
     seen: set[NodeId] = field(default_factory=set)
     since: dict[NodeId, float] = field(default_factory=dict)
 
-    def look(self, live: frozenset[NodeId], now_s: float) -> frozenset[NodeId]:
-        """The nodes that are lost: missed for `after_s`; one that returns is not missed."""
-        self.seen |= live
+    def look(
+        self, live: frozenset[NodeId], expected: frozenset[NodeId], now_s: float
+    ) -> frozenset[NodeId]:
+        """The nodes that are lost: missed for `after_s`; one that returns is not missed.
+
+        Expected nodes count though they were never seen: they may have gone while nobody looked.
+        """
+        self.seen |= live | expected
         for node_id in live:
             self.since.pop(node_id, None)
         for node_id in self.seen - live:
@@ -95,7 +100,8 @@ class Watch:
         """Plan anew for each running job that lost a node; once for each set of live nodes."""
         entries = await self._registry.nodes()
         live = frozenset(entry.node.node_id for entry in entries)
-        lost = self._absences.look(live, now_s)
+        expected = frozenset(n for p in self._running.values() for n in p.node_ids)
+        lost = self._absences.look(live, expected, now_s)
         for job_id, planned in list(self._running.items()):
             if lost.isdisjoint(planned.node_ids) or self._tried.get(job_id) == live:
                 continue
@@ -106,7 +112,9 @@ class Watch:
                 log.warning("no plan without the lost nodes yet", job_id=job_id, why=refusal.reason)
 
     async def _plan_anew(self, planned: SplitPlanned, nodes: Mapping[NodeId, Node]) -> None:
-        if await self._facts.last(JOB_ENDED, job_id=planned.job_id) is not None:
+        # Only this generation's end counts: a job that was tried again has one that ended before.
+        this = {"job_id": planned.job_id, "generation": planned.generation}
+        if await self._facts.last(JOB_ENDED, **this) is not None:
             return
         from services.planner.replan import replan  # numpy, only after a loss
 

@@ -174,3 +174,23 @@ async def test_a_lost_node_brings_a_new_generation_and_one_that_returns_does_not
     assert lost not in anew.node_ids
     assert plan.replaces == planned.plan_id
     assert plan.moved_bytes in (200, 300)
+
+
+async def test_a_job_that_was_tried_again_is_planned_anew_too(bus: Bus, settings: Settings) -> None:
+    patient = quick(settings, replan_after_s=1.0)
+    await announce(bus, node("n1"), node("n2"), node("n3"))
+    async with running(bus, patient, build(patient, bus)):
+        await bus.facts.say(await ready(bus, encode(metadata())))
+        with anyio.fail_after(30):
+            first = (await bus.facts.wait(SPLIT_PLANNED, generation=1)).fact
+        failed = JobFailed(
+            origin=ORIGIN, job_id=first.job_id, generation=1, stage="delivery", reason="a test"
+        )
+        await bus.facts.say(failed)
+        again = msgspec.structs.replace(first, generation=2)
+        await bus.facts.say(again)
+        with anyio.fail_after(30):
+            await bus.facts.wait(NODE_ASSIGNED, node_id=again.node_ids[0], generation=2)
+            await bus.registry.withdraw(again.node_ids[0])
+            third = (await bus.facts.wait(SPLIT_PLANNED, generation=3)).fact
+    assert again.node_ids[0] not in third.node_ids

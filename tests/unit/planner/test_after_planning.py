@@ -28,6 +28,8 @@ A, B, C = NodeId("a"), NodeId("b"), NodeId("c")
 SIZES = {"x": 100, "y": 100, "z": 100}
 PARTS = {A: ("x",), B: ("y",), C: ("z",)}
 
+NOBODY: frozenset[NodeId] = frozenset()
+
 
 class TestRelay:
     """A chain in pipeline order, unless another shape is predicted to be done sooner."""
@@ -165,11 +167,16 @@ class TestAbsences:
 
     def test_a_node_that_returns_within_the_window_is_not_lost(self) -> None:
         absences = Absences(after_s=10)
-        assert absences.look(frozenset({A, B}), 0) == set()
-        assert absences.look(frozenset({A}), 1) == set()
-        assert absences.look(frozenset({A, B}), 9) == set()
-        assert absences.look(frozenset({A}), 12) == set()
-        assert absences.look(frozenset({A}), 22) == {B}
+        assert absences.look(frozenset({A, B}), NOBODY, 0) == set()
+        assert absences.look(frozenset({A}), NOBODY, 1) == set()
+        assert absences.look(frozenset({A, B}), NOBODY, 9) == set()
+        assert absences.look(frozenset({A}), NOBODY, 12) == set()
+        assert absences.look(frozenset({A}), NOBODY, 22) == {B}
 
     def test_a_node_that_was_never_seen_is_not_missed(self) -> None:
-        assert Absences(after_s=0).look(frozenset({A}), 5) == set()
+        assert Absences(after_s=0).look(frozenset({A}), NOBODY, 5) == set()
+
+    def test_a_node_that_a_plan_counts_on_is_missed_though_it_was_never_seen(self) -> None:
+        absences = Absences(after_s=10)
+        assert absences.look(frozenset({A}), frozenset({A, B}), 0) == set()
+        assert absences.look(frozenset({A}), frozenset({A, B}), 10) == {B}
