@@ -24,7 +24,8 @@ NonNegative = Annotated[float, Meta(ge=0, le=_FINITE)]
 Positive = Annotated[float, Meta(gt=0, le=_FINITE)]
 Count = Annotated[int, Meta(ge=0, le=2**62)]
 PositiveCount = Annotated[int, Meta(ge=1, le=2**62)]
-Generation = Annotated[int, Meta(ge=1, le=2**31)]
+LAST_GENERATION = 2**31
+Generation = Annotated[int, Meta(ge=1, le=LAST_GENERATION)]
 
 _ID = re.compile(ID_PATTERN)
 

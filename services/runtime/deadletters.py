@@ -1,5 +1,6 @@
 """Dead letters: what was given up is kept whole, and the job it belonged to is told."""
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ from nats.aio.msg import Msg
 
 from messages.dead import DeadLetter
 from messages.failures import Passing, Permanent
-from messages.ids import JobId, NodeId, is_id
+from messages.ids import LAST_GENERATION, JobId, NodeId, is_id
 from messages.jobs import JobFailed
 from messages.subjects import Subject, dead_subject
 from messages.wire import encode
@@ -63,7 +64,7 @@ def failure_of_unreadable(
     tokens = dict(zip(pattern.pattern.split("."), subject.split("."), strict=True))
     generation = tokens.get("{generation}", "")
     job_id, origin = tokens.get("{job_id}", ""), tokens.get("{origin}", "")
-    if not (is_id(job_id) and is_id(origin) and generation.isdecimal() and int(generation) >= 1):
+    if not (is_id(job_id) and is_id(origin) and _is_generation(generation)):
         return None
     return JobFailed(
         origin=NodeId(origin),
@@ -73,3 +74,8 @@ def failure_of_unreadable(
         reason=f"a message of this job cannot be read: {error.reason}",
         advice=error.advice,
     )
+
+
+def _is_generation(token: str) -> bool:
+    """Whether a fact may hold it: one that may not could not be said, ending the service."""
+    return re.fullmatch(r"[1-9][0-9]{0,9}", token) is not None and int(token) <= LAST_GENERATION

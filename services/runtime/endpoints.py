@@ -63,7 +63,7 @@ async def _answer(bus: Bus, endpoint: Endpoint[Any, Any], request: Request) -> N
 async def _refuse(request: Request, code: str, reason: str, advice: str) -> None:
     refusal = encode(Refusal(reason=masked(reason), advice=advice))
     # A header is one line of a protocol: the reason in full is in the body.
-    line = masked(reason).splitlines()[0][:200].encode("ascii", "replace").decode()
+    line = next(iter(masked(reason).splitlines()), "")[:200].encode("ascii", "replace").decode()
     await _respond(request.respond_error(code, line, data=refusal))
 
 
