@@ -1,26 +1,20 @@
 """Whatever is sent to a service is answered, and the house stands: dead letter, fact or refusal."""
 
-import json
 import socket
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import anyio
-import msgspec
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as examples
-from hypothesis import strategies as st
 
 from config.settings import Settings
 from messages.api import Refusal
-from messages.base import Message
 from messages.dead import DeadLetter
-from messages.failures import Passing, Permanent
+from messages.failures import Passing
 from messages.ids import JobId, NodeId
 from messages.jobs import JobCompleted, JobFailed, ModelRequest, ModelRequested
 from messages.subjects import (
@@ -29,40 +23,21 @@ from messages.subjects import (
     MODEL_PROFILED,
     MODEL_REQUEST,
     MODEL_REQUESTED,
-    Api,
     Subject,
 )
-from messages.wire import decode, decode_any, encode
+from messages.wire import decode, encode
 from services.distributor.service import build as build_distributor
 from services.runtime import provision
 from services.runtime.bus import Bus, open_bus
 from services.runtime.service import Endpoint, Service
 from tests.bus_fixture import running, until
+from tests.integration.faults.hostile import hostile, unreadable_questions
 from tests.integration.faults.tiny import write_model
 from tests.integration.flow.house import NODES, ORIGIN_BUILDS, House
 from tests.loopback_hub.server import LoopbackHub
 
 ANSWER_S = 60.0
 ORIGIN = NODES[0]
-IDS = ("", " ", ".", "..", "*", ">", "$JS", "a.b", "a\nb", "-a", "é", "../../etc", "\0", "x" * 65)
-BODIES = (
-    b"",
-    b" ",
-    b"\xff\xfe\x00",
-    b"null",
-    b"[]",
-    b'"\xed\xa0\x80"',
-    b"{",
-    b'{"type":',
-    b"[" * 100_000,
-    b'{"type":' * 50_000,
-    b'{"x":' + b"[" * 20_000 + b"]" * 20_000 + b"}",
-    b'{"type": "NoSuchThing", "job_id": "j"}',
-    b'{"generation": NaN}',
-    b'{"generation": 1e999, "job_id": 1}',
-    b'{"generation": ' + b"9" * 5_000 + b"}",
-    bytes(900 << 10),
-)
 ODD_HEADERS = (
     b"X-Odd: \xff\xfe",
     "X-Ünicode: é".encode(),
@@ -82,11 +57,6 @@ MODEL_NAMES = (
     "/" + "x" * 511,
     "/" + "é" * 400,
     "no/such-model",
-)
-_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(IDS),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=6,
 )
 
 
@@ -152,57 +122,6 @@ async def still_works(house: House, tmp_path: Path) -> None:
     model = write_model(tmp_path / "models" / "tiny")
     ended = await house.bring(str(model))
     assert isinstance(ended, JobCompleted), ended
-
-
-def drawn(strategy: st.SearchStrategy[bytes], count: int) -> list[bytes]:
-    """Examples of a strategy, the same in each run."""
-    found: list[bytes] = []
-
-    @examples(
-        max_examples=count,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(strategy)
-    def collect(body: bytes) -> None:
-        found.append(body)
-
-    collect()
-    return found
-
-
-def shaped(kinds: Iterable[type[Message]], ids: dict[str, object]) -> st.SearchStrategy[bytes]:
-    """JSON with the fields of these messages, nearly: the tag and the ids are right, no more."""
-
-    def of(kind: type[Message]) -> st.SearchStrategy[bytes]:
-        names = [f.encode_name for f in msgspec.structs.fields(kind) if f.name not in ids]
-        tag = {"type": kind.__name__, **ids}
-        values = st.fixed_dictionaries({}, optional=dict.fromkeys(names, _VALUES))
-        return values.map(lambda given: json.dumps(tag | given).encode("utf-8", "replace"))
-
-    return st.one_of([of(kind) for kind in kinds])
-
-
-def unreadable(bodies: Iterable[bytes], read: Callable[[bytes], object]) -> list[bytes]:
-    """Those that are no message of that kind."""
-    kept = []
-    for body in bodies:
-        try:
-            read(body)
-        except Permanent:
-            kept.append(body)
-    return kept
-
-
-def hostile(subject: Subject[Any], ids: dict[str, object]) -> list[bytes]:
-    """Bodies that no service hearing this subject can read."""
-    others = [json.dumps({"type": kind.__name__, **ids}) for kind in subject.types]
-    wrong = [json.dumps({**ids, "job_id": odd, "origin": odd, "node_id": odd}) for odd in IDS]
-    texts = [*BODIES, *(text.encode() for text in (*others, *wrong))]
-    made = drawn(st.binary(max_size=60), 6) + drawn(shaped(subject.types, ids), 16)
-    return unreadable([*texts, *made], lambda body: decode_any(body, subject.types))
 
 
 async def test_every_route_answers_every_unreadable_body_with_a_dead_letter_and_ends_its_job(
@@ -284,14 +203,6 @@ async def test_every_endpoint_refuses_what_it_cannot_read_with_a_reason(
                 assert answer.headers is not None, (api.subject, body[:80])
                 assert answer.headers["Nats-Service-Error-Code"] == "400", (api.subject, body[:80])
                 assert decode(answer.data, Refusal).reason
-
-
-def unreadable_questions(api: Api[Any, Any]) -> list[bytes]:
-    """Bodies that are no question of this endpoint."""
-    odd = [json.dumps({"job_id": i, "model_name": i, "node_id": i, "nodes": i}) for i in IDS]
-    made = drawn(st.binary(max_size=60), 6) + drawn(shaped([api.question], {}), 16)
-    bodies = [*BODIES, *(text.encode() for text in odd), *made]
-    return unreadable(bodies, lambda body: decode(body, api.question))
 
 
 async def test_requests_for_what_no_model_is_end_as_failed_jobs(
