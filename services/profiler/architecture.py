@@ -13,6 +13,7 @@ Config = Mapping[str, Any]
 
 _HEADS = re.compile(r"LMHead|ForCausalLM|ForMaskedLM|ForPreTraining|ForConditionalGeneration")
 _PER_SEQUENCE = re.compile(r"ForSequenceClassification|ForImageClassification|ForMultipleChoice")
+_LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _BITS = {"float64": 64, "float32": 32, "bfloat16": 16, "float16": 16}
 # Activation functions that transformers writes out, a tensor for each step; the others are fused.
 _WRITTEN_OUT = ("gelu_new", "gelu_fast", "quick_gelu", "gelu_accurate", "mish", "laplace")
@@ -24,7 +25,10 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     `top_k` is how many routed experts each token visits, `tied` what the configuration says of the
     head and the token embedding (None: nothing), `has_head` whether the class computes one,
     `element_bytes` the size of an activation, 0 where the configuration names no dtype;
-    `inner_copies` how many inner vectors an MLP's activation function holds at once.
+    `inner_copies` how many inner vectors an MLP's activation function holds at once. `depths` are
+    the layers of an encoder and of its decoder, 0 where the configuration does not say;
+    `source_positions` what an audio encoder reads, whatever the sequence. `passes` is how often
+    each stored layer runs, empty where each runs once (ALBERT: `layers` are its groups).
     """
 
     model_type: str
@@ -41,12 +45,16 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     quantization: Mapping[str, Any]
     shared_kv_layers: int
     layer_types: tuple[str, ...]
+    depths: tuple[int, int]
+    source_positions: int
+    passes: tuple[int, ...]
 
 
 def read_architecture(config: Config) -> Architecture:
     """The architecture that a config.json describes; a multimodal model's is its language part."""
     text = _text_part(config)
-    layers = _number(text, "num_hidden_layers", "n_layer", "num_layers", "n_layers")
+    passes = _passes(text) if text.get("model_type") == "albert" else ()
+    layers = len(passes) or _number(text, *_LAYERS)
     kinds = text.get("layer_types")
     listed = config.get("architectures")
     names = tuple(map(str, listed)) if isinstance(listed, list) else ()
@@ -70,7 +78,21 @@ def read_architecture(config: Config) -> Architecture:
         quantization=quantization if isinstance(quantization, dict) else {},
         shared_kv_layers=_number(text, "num_kv_shared_layers"),
         layer_types=tuple(map(str, kinds)) if isinstance(kinds, list) else (),
+        depths=(
+            _number(text, "encoder_layers", "num_layers"),
+            _number(text, "decoder_layers", "num_decoder_layers", "num_layers"),
+        ),
+        source_positions=_number(text, "max_source_positions"),
+        passes=passes,
     )
+
+
+def _passes(config: Config) -> tuple[int, ...]:
+    """How often each of ALBERT's groups runs: its layers in order, the first share the first."""
+    layers = min(_number(config, *_LAYERS), 10_000)
+    groups = max(_number(config, "num_hidden_groups"), 1)
+    runs = [index * groups // layers for index in range(layers)]
+    return tuple(runs.count(group) for group in range(min(groups, layers)))
 
 
 def _text_part(config: Config) -> Config:

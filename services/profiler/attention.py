@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from services.profiler import flops
 from services.profiler.packed import Matrix
-from services.profiler.roles import attention_of
+from services.profiler.roles import attention_of, is_cross
 from services.profiler.tensors import Cost, Scene, Tensor
 
 ATTENTION = "shape+attention"
@@ -62,7 +62,11 @@ def products(module: tuple[Tensor, ...], scene: Scene) -> tuple[str, Cost]:
     """The tensor that bears an attention's own products, and what they cost."""
     widths = attention_widths(module, scene.architecture.hidden)
     bearer = next((t for t in module if t.role == "output"), module[-1])
-    forward = flops.attention(widths.query, widths.value, scene.work, scene.work.sequence)
-    decoding = scene.family.decodes and bearer.place.stack == len(scene.family.stacks) - 1
-    decode = flops.attention_decode(widths.query, widths.value, scene.work.sequence)
+    place = bearer.place
+    cross, asking = is_cross(attention_of(place.rest)), scene.read_by(place.stack)
+    context = scene.source.sequence if cross else asking.sequence
+    forward = flops.attention(widths.query, widths.value, asking, context)
+    decoding = scene.family.decodes and place.stack == len(scene.family.stacks) - 1
+    seen = context if cross else scene.window(place.layer)
+    decode = flops.attention_decode(widths.query, widths.value, seen)
     return bearer.name, Cost(forward, float(decode) if decoding else 0.0, ATTENTION)

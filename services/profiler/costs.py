@@ -10,13 +10,14 @@ from services.profiler import flops
 from services.profiler.attention import ATTENTION, attention_modules, products
 from services.profiler.packed import Matrix
 from services.profiler.places import Place
-from services.profiler.roles import attention_of, is_cross
+from services.profiler.roles import attention_of, is_cross, is_projection
 from services.profiler.tensors import Cost, Scene, Tensor
 
 SHAPE = "shape"
 ROUTED = "shape:routed"
 TIED = "shape:tied-head"
 NOTHING = "none"
+_ONCE = ("pooler.", "cls.seq_relationship.", "sop_classifier.", "classification_head.")
 _ZERO = Cost(0.0, 0.0, NOTHING)
 
 
@@ -29,6 +30,11 @@ def costs_of(tensors: Iterable[Tensor], scene: Scene) -> dict[str, Cost]:
         name, extra = products(module, scene)
         own = costs[name]
         costs[name] = Cost(own.forward + extra.forward, own.decode + extra.decode, ATTENTION)
+    passes = scene.architecture.passes
+    for tensor in tensors:
+        if tensor.place.part == "layer" and 0 <= tensor.place.layer < len(passes):
+            times, once = passes[tensor.place.layer], costs[tensor.name]
+            costs[tensor.name] = Cost(times * once.forward, times * once.decode, once.source)
     return costs
 
 
@@ -42,8 +48,12 @@ def _cost(tensor: Tensor, scene: Scene, counts: Mapping[tuple[int, int], int]) -
         return _last(matrix, place.rest, scene)
     if tensor.role == "expert":
         return _routed(matrix, place, scene, counts)
-    forward = flops.linear(matrix.elements, scene.work.tokens)
-    return Cost(forward, 0.0 if _cached(place, tensor, scene) else 2.0 * matrix.elements, SHAPE)
+    crosses = tensor.role == "key_value" and is_cross(attention_of(place.rest))
+    read = scene.source if crosses else scene.read_by(place.stack)
+    # A latent cache is brought back to keys and values for every token of it, each time.
+    again = scene.window(place.layer) if tensor.role == "latent_up" else 1
+    decode = 0.0 if crosses or _encodes(place, scene) else 2.0 * matrix.elements * again
+    return Cost(flops.linear(matrix.elements, read.tokens), decode, SHAPE)
 
 
 def _routed(
@@ -56,13 +66,17 @@ def _routed(
 
 
 def _first(tensor: Tensor, matrix: Matrix, scene: Scene) -> Cost:
-    """Look-ups cost nothing; patches are a convolution, a projected embedding a linear layer."""
+    """Look-ups cost nothing; patches and sounds are convolved, projections linear layers."""
     if scene.family.vision and len(tensor.shape) == 4:
         patches = scene.work.batch * (scene.work.sequence - extra_tokens(scene))
         return Cost(flops.linear(matrix.elements, patches), 0.0, SHAPE)
-    if "project" in tensor.place.rest:
+    if tensor.role == "conv":
+        # Whisper's first convolution sees two frames a position, its second strides over them.
+        frames = scene.source.tokens * (2 if "conv1" in tensor.place.rest else 1)
+        return Cost(flops.linear(matrix.elements, frames), 0.0, SHAPE)
+    if is_projection(tensor.place.rest):
         forward = flops.linear(matrix.elements, scene.work.tokens)
-        return Cost(forward, 2.0 * matrix.elements, SHAPE)
+        return Cost(forward, 2.0 * matrix.elements if scene.family.decodes else 0.0, SHAPE)
     return _ZERO
 
 
@@ -73,7 +87,7 @@ def extra_tokens(scene: Scene) -> int:
 
 def _last(matrix: Matrix, rest: str, scene: Scene) -> Cost:
     """Poolers and heads of a whole sequence see one vector of each, other heads every token."""
-    once = rest.startswith(("pooler.", "cls.seq_relationship.")) or (
+    once = rest.startswith(_ONCE) or (
         scene.architecture.per_sequence_head and rest.startswith(("classifier.", "pre_classifier."))
     )
     vectors = scene.work.batch if once else scene.work.tokens
@@ -87,14 +101,9 @@ def tied_cost(matrix: Matrix, scene: Scene) -> Cost:
     return Cost(flops.linear(matrix.elements, scene.work.tokens), decode, TIED)
 
 
-def _cached(place: Place, tensor: Tensor, scene: Scene) -> bool:
-    """Whether one more token needs nothing of this: encoders, keys of an encoder's output."""
-    if not scene.family.decodes:
-        return True
-    stacks = len(scene.family.stacks)
-    if stacks > 1 and place.stack < stacks - 1:
-        return True
-    return tensor.role == "key_value" and is_cross(attention_of(place.rest))
+def _encodes(place: Place, scene: Scene) -> bool:
+    """Whether one more token needs nothing of this: an encoder's layer."""
+    return not scene.family.decodes or place.stack < len(scene.family.stacks) - 1
 
 
 def _expert_counts(tensors: Iterable[Tensor]) -> dict[tuple[int, int], int]:

@@ -65,9 +65,13 @@ def build(config: dict[str, Any]) -> Any:
                 chosen = found
             break
     make = getattr(chosen, "_from_config", None) or chosen.from_config
+    # An encoder-decoder's masks for fused attention depend on values, which there are none of here.
+    attention = "eager" if settings.is_encoder_decoder else "sdpa"
     with torch.device("meta"):
         try:
-            model = make(settings, attn_implementation="sdpa", experts_implementation="batched_mm")
+            model = make(
+                settings, attn_implementation=attention, experts_implementation="batched_mm"
+            )
         except (ValueError, ImportError, TypeError):
             model = make(settings, attn_implementation="eager")
     return model.eval()
@@ -84,6 +88,11 @@ def inputs_of(model: Any, batch: int, sequence: int) -> dict[str, Any]:
         shape = (batch, config.num_channels, height, width)
         return {"pixel_values": torch.empty(shape, device="meta")}
     ids = torch.zeros((batch, sequence), dtype=torch.long, device="meta")
+    if model.main_input_name == "input_features":
+        frames = torch.empty(
+            (batch, config.num_mel_bins, 2 * config.max_source_positions), device="meta"
+        )
+        return {"input_features": frames, "decoder_input_ids": ids}
     if config.is_encoder_decoder:
         return {"input_ids": ids, "decoder_input_ids": ids.clone()}
     return {"input_ids": ids}

@@ -15,7 +15,8 @@ class Family(NamedTuple):
     follow a stack other than the last. `token` is the token embedding, `head` the matrix that may
     be tied to it, `tied` the default of `tie_word_embeddings`. `apart` are parts a text forward
     does not run. `whole` says why every block must share one node ("" where cuts are legal).
-    `vision` marks models whose tokens are patches, whatever the sequence length.
+    `vision` marks models whose tokens are patches, whatever the sequence length; `audio` encoders
+    that read a fixed number of frames. `copies` are further names of the token embedding.
     """
 
     prefixes: tuple[str, ...] = ("model.",)
@@ -29,9 +30,13 @@ class Family(NamedTuple):
     apart: tuple[str, ...] = ()
     whole: str = ""
     vision: bool = False
+    audio: bool = False
+    copies: tuple[str, ...] = ()
     decodes: bool = True
 
 
+_STACKS = ("encoder", "decoder")
+_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 _LLAMA = Family()
 _TIED_LLAMA = Family(tied=True)
 _PHI = Family(last=("final_layernorm.", "lm_head."))
@@ -96,7 +101,38 @@ _T5 = Family(
     closing=(("encoder.final_layer_norm.", "encoder.block"),),
     table="shared.weight",
     tied=True,
+    copies=_COPIES,
     whole="every decoder layer attends to the encoder's output, and layers share position biases",
+)
+_BART = Family(
+    stacks=("encoder.layers", "decoder.layers"),
+    first=(
+        "shared.",
+        *(f"{stack}.embed_{what}." for stack in _STACKS for what in ("tokens", "positions")),
+        *(f"{stack}.layernorm_embedding." for stack in _STACKS),
+    ),
+    last=("decoder.layer_norm.", "final_logits_bias", "lm_head.", "classification_head."),
+    closing=(("encoder.layer_norm.", "encoder.layers"),),
+    table="shared.weight",
+    tied=True,
+    copies=_COPIES,
+    whole="every decoder layer attends to the encoder's output",
+)
+_WHISPER = _BART._replace(
+    first=("encoder.conv1.", "encoder.conv2.", *_BART.first),
+    last=("decoder.layer_norm.", "proj_out."),
+    table="decoder.embed_tokens.weight",
+    head="proj_out.weight",
+    copies=(),
+    audio=True,
+)
+# Its layers are groups of tensors, each of which runs several times in a row.
+_ALBERT = _BERT._replace(
+    prefixes=("albert.",),
+    stacks=("encoder.albert_layer_groups",),
+    first=("embeddings.", "encoder.embedding_hidden_mapping_in."),
+    last=("pooler.", "predictions.", "sop_classifier.", "classifier.", "qa_outputs."),
+    head="predictions.decoder.weight",
 )
 _VIT = Family(
     prefixes=("vit.",),
@@ -177,6 +213,10 @@ FAMILIES: dict[str, Family] = {
     "camembert": _ROBERTA,
     "distilbert": _DISTILBERT,
     "mpnet": _MPNET,
+    "albert": _ALBERT,
+    "bart": _BART,
+    "mbart": _BART,
+    "whisper": _WHISPER,
     "t5": _T5,
     "mt5": _T5._replace(tied=False),
     "vit": _VIT,

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from services.profiler.attention import attention_modules, attention_widths
+from services.profiler.places import Place
 from services.profiler.roles import attention_of, is_cross
 from services.profiler.tensors import Scene, Tensor
 
@@ -25,18 +26,22 @@ def layer_memory(tensors: tuple[Tensor, ...], scene: Scene, element_bytes: int) 
     and normed input + the wider of attention's queries, keys, values and output, and the MLP's
     inner vectors); attention is taken as fused, without a matrix of scores.
     """
-    cached, grows, attention = 0, 0, 0
+    kept, grows, attention = 0, 0, 0
+    place = next((t.place for t in tensors), Place("layer", 0, 0, ""))
     for module in attention_modules(tensors):
         widths = attention_widths(module, scene.architecture.hidden)
         attention = max(attention, widths.query + widths.cached + 2 * widths.value)
-        cached += widths.cached
-        grows += 0 if is_cross(attention_of(module[0].place.rest)) else widths.cached
-    if not _caches(tensors, scene):
-        cached = grows = 0
-    work = scene.work
+        if is_cross(attention_of(module[0].place.rest)):
+            kept += widths.cached * scene.source.sequence
+        else:
+            kept += widths.cached * scene.window(place.layer)
+            grows += widths.cached
+    if not _caches(place, scene):
+        kept = grows = 0
+    work = scene.read_by(place.stack)
     width = 2 * scene.architecture.hidden + max(attention, _inner(tensors, scene))
     return Memory(
-        kv=element_bytes * cached * work.batch * min(work.sequence, _window(tensors, scene)),
+        kv=element_bytes * kept * work.batch,
         kv_per_token=element_bytes * grows,
         activations=element_bytes * work.tokens * width,
         output=element_bytes * work.tokens * scene.architecture.hidden,
@@ -64,18 +69,13 @@ def whole_memory(tensors: tuple[Tensor, ...], scene: Scene, element_bytes: int) 
     return caches._replace(activations=element_bytes * scene.work.tokens * width)
 
 
-def _caches(tensors: Iterable[Tensor], scene: Scene) -> bool:
-    place = next((t.place for t in tensors), None)
-    if place is None or not scene.family.decodes or place.stack != len(scene.family.stacks) - 1:
+def _caches(place: Place, scene: Scene) -> bool:
+    stacks = len(scene.family.stacks)
+    if not scene.family.decodes or place.stack != stacks - 1:
         return False
-    return place.layer < scene.architecture.layers - scene.architecture.shared_kv_layers
-
-
-def _window(tensors: Iterable[Tensor], scene: Scene) -> int:
-    layer = next((t.place.layer for t in tensors), 0)
-    windows = scene.architecture.windows
-    window = windows[layer] if len(scene.family.stacks) == 1 and 0 <= layer < len(windows) else None
-    return window or scene.work.sequence
+    return (
+        stacks > 1 or place.layer < scene.architecture.layers - scene.architecture.shared_kv_layers
+    )
 
 
 def _inner(tensors: Iterable[Tensor], scene: Scene) -> int:

@@ -1,6 +1,6 @@
 """Where each tensor stands in the forward pass of a family, by its name alone."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from services.profiler.families import Family
@@ -27,20 +27,23 @@ class Unplaced(NamedTuple):
     why: str
 
 
-def place_all(names: Iterable[str], family: Family, layers: int) -> Mapping[str, Place] | Unplaced:
+def place_all(
+    names: Iterable[str], family: Family, depths: Sequence[int]
+) -> Mapping[str, Place] | Unplaced:
     """The place of every tensor, or the first that has none.
 
-    Layers numbered `layers` and up belong to the last part and do not run.
+    `depths` are the layers of each stack. Layers beyond those of a single stack belong to the last
+    part and do not run.
     """
     names = tuple(names)
     prefix = _prefix_of(names, family)
     places: dict[str, Place] = {}
     for name in names:
-        place = _place(name, name.removeprefix(prefix), family, layers)
+        place = _place(name, name.removeprefix(prefix), family, depths[0])
         if place is None:
             return Unplaced(name, "is not part of the layout")
         places[name] = place
-    return _whole_stacks(places, family, layers) or places
+    return _whole_stacks(places, family, depths) or places
 
 
 def _prefix_of(names: tuple[str, ...], family: Family) -> str:
@@ -73,12 +76,14 @@ def _place(name: str, short: str, family: Family, layers: int) -> Place | None:
     return Place("last", 0, -1, short) if short.startswith(family.last) else None
 
 
-def _whole_stacks(places: Mapping[str, Place], family: Family, layers: int) -> Unplaced | None:
-    """Every stack must hold layers 0 to n - 1, and a single one as many as config.json says."""
+def _whole_stacks(
+    places: Mapping[str, Place], family: Family, depths: Sequence[int]
+) -> Unplaced | None:
+    """Every stack must hold layers 0 to n - 1, as many as config.json says."""
     for number, stack in enumerate(family.stacks):
         found = {p.layer for p in places.values() if p.part == "layer" and p.stack == number}
         found.discard(-1)
-        wanted = layers if len(family.stacks) == 1 else len(found)
+        wanted = depths[number] or (0 if len(family.stacks) == 1 else len(found))
         if not found or len(found) != wanted or max(found) != wanted - 1:
             return Unplaced(stack, f"holds {len(found)} layers where config.json says {wanted}")
     return None

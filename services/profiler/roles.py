@@ -6,7 +6,7 @@ from typing import Literal
 from messages.metadata import LayerType
 
 Role = Literal[
-    "query", "key_value", "fused_qkv", "latent_kv", "output", "attention",
+    "query", "key_value", "fused_qkv", "latent_kv", "latent_up", "output", "attention",
     "mlp", "expert", "router", "norm", "lookup", "conv", "state", "other",
 ]  # fmt: skip
 
@@ -26,11 +26,13 @@ _LEAVES: dict[str, Role] = {
         ("c_attn", "qkv_proj", "query_key_value", "Wqkv", "qkv", "W_pack"), "fused_qkv"
     ),
     "kv_a_proj_with_mqa": "latent_kv",
+    "kv_b_proj": "latent_up",
     **dict.fromkeys(("o_proj", "out_proj", "c_proj", "dense", "o", "out_lin", "wo"), "output"),
 }
 _TYPES: dict[Role, LayerType] = {
     **dict.fromkeys(
-        ("query", "key_value", "fused_qkv", "latent_kv", "output", "attention"), "attention"
+        ("query", "key_value", "fused_qkv", "latent_kv", "latent_up", "output", "attention"),
+        "attention",
     ),
     "mlp": "mlp",
     "expert": "expert",
@@ -70,6 +72,16 @@ def attention_of(rest: str) -> str:
 def is_cross(attention: str) -> bool:
     """Whether this attention module looks at the encoder's output."""
     return attention.rpartition(".")[2] in _CROSS
+
+
+def is_projection(rest: str) -> bool:
+    """Whether a tensor before the layers brings embeddings to the hidden size."""
+    return "project" in rest or "hidden_mapping" in rest
+
+
+def is_convolution(rest: str, rank: int) -> bool:
+    """Whether a tensor before the layers convolves an image or the frames of a sound."""
+    return rank == 4 or (rank == 3 and _module(rest).startswith("conv"))
 
 
 def type_of(role: Role) -> LayerType:

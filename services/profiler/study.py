@@ -5,13 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from services.checkpoint.checkpoint import StoredTensor
-from services.profiler.architecture import Config, read_architecture
+from services.profiler.architecture import Architecture, Config, read_architecture
 from services.profiler.blocks import TiedHead
 from services.profiler.costs import costs_of, tied_cost
 from services.profiler.families import FAMILIES, Family
 from services.profiler.packed import Stored, carriers, matrix_of
 from services.profiler.places import Place, Unplaced, place_all
-from services.profiler.roles import Role, is_turned, role_of
+from services.profiler.roles import Role, is_convolution, is_projection, is_turned, role_of
 from services.profiler.tensors import Cost, Scene, Tensor
 from services.profiler.ties import Ties, find_ties
 from services.profiler.workload import Workload
@@ -45,7 +45,7 @@ def study(tensors: Iterable[StoredTensor], config: Config, work: Workload) -> St
     architecture = read_architecture(config)
     names = tuple(t.name for t in stored)
     family = FAMILIES.get(architecture.model_type)
-    places = place_all(names, family, architecture.layers) if family else Unplaced("", "")
+    places = _places(names, family, architecture) if family else Unplaced("", "")
     warnings: tuple[str, ...] = ()
     known = not isinstance(places, Unplaced)
     if family is None or isinstance(places, Unplaced):
@@ -69,6 +69,13 @@ def study(tensors: Iterable[StoredTensor], config: Config, work: Workload) -> St
         architecture.element_bytes or _element_bytes(stored),
         warnings,
     )
+
+
+def _places(
+    names: Iterable[str], family: Family, architecture: Architecture
+) -> Mapping[str, Place] | Unplaced:
+    several = len(family.stacks) > 1
+    return place_all(names, family, architecture.depths if several else (architecture.layers,))
 
 
 def _warning(model_type: str, places: object) -> str:
@@ -113,8 +120,8 @@ def _role(stored: StoredTensor, place: Place) -> Role:
         if place.rest == stored.name and _LOOKUP.search(stored.name):
             return "lookup"
         return role_of(place.rest, len(stored.shape))
-    if place.part == "first" and "project" not in place.rest:
-        return "conv" if len(stored.shape) == 4 else "lookup"
+    if place.part == "first" and not is_projection(place.rest):
+        return "conv" if is_convolution(place.rest, len(stored.shape)) else "lookup"
     return "norm" if len(stored.shape) <= 1 else "other"
 
 

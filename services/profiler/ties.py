@@ -6,9 +6,6 @@ from typing import NamedTuple
 from services.profiler.architecture import Architecture
 from services.profiler.families import Family
 
-# T5 knows its one table by four names.
-_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-
 
 class Ties(NamedTuple):
     """`groups` of names of which at least one is stored.
@@ -30,8 +27,8 @@ def find_ties(names: Collection[str], family: Family, architecture: Architecture
     tied = family.tied if architecture.tied is None else architecture.tied
     has_head = tied if architecture.has_head is None else architecture.has_head
     group = [token]
-    if len(family.stacks) > 1:
-        group += [name for name in _COPIES if name != token]
+    start = token.removesuffix(family.table)
+    group += [start + name for name in family.copies]
     if tied and has_head:
         group.append(head)
     groups = (tuple(group),) if len(group) > 1 else ()

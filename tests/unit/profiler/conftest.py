@@ -21,6 +21,17 @@ _WIDE = _GROUPED | {"head_dim": 32}
 _MOE = _GROUPED | {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 _SEEN = {k: v for k, v in _SMALL.items() if k != "vocab_size"}
 _T5 = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 3, "num_heads": 4, "vocab_size": 300}
+_BART = {
+    "d_model": 64,
+    "encoder_layers": 2,
+    "decoder_layers": 3,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 128,
+    "decoder_ffn_dim": 96,
+    "vocab_size": 300,
+}
+_TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
 _MLA = _SMALL | {
     "num_key_value_heads": 4,
     "n_routed_experts": 8,
@@ -42,6 +53,7 @@ DENSE: dict[str, tuple[str, str, dict[str, Any]]] = {
     "qwen2": ("Qwen2ForCausalLM", "Qwen2Config", _GROUPED),
     "qwen3": ("Qwen3ForCausalLM", "Qwen3Config", _WIDE),
     "gemma2": ("Gemma2ForCausalLM", "Gemma2Config", _WIDE),
+    "gemma2, narrow": ("Gemma2ForCausalLM", "Gemma2Config", _WIDE | {"sliding_window": 8}),
     "gemma3": ("Gemma3ForCausalLM", "Gemma3TextConfig", _WIDE),
     "gpt2": (
         "GPT2LMHeadModel",
@@ -61,6 +73,21 @@ DENSE: dict[str, tuple[str, str, dict[str, Any]]] = {
         "DistilBertForMaskedLM",
         "DistilBertConfig",
         {"dim": 64, "n_layers": 3, "n_heads": 4, "hidden_dim": 128, "vocab_size": 300},
+    ),
+    "albert": ("AlbertModel", "AlbertConfig", _SMALL | {"embedding_size": 32}),
+    "albert, masked": ("AlbertForMaskedLM", "AlbertConfig", _SMALL | {"embedding_size": 32}),
+    "albert, two groups": (
+        "AlbertForMaskedLM",
+        "AlbertConfig",
+        _SMALL | {"embedding_size": 32, "num_hidden_groups": 2, "inner_group_num": 2},
+    ),
+    "bart": ("BartForConditionalGeneration", "BartConfig", _BART),
+    "bart, bare": ("BartModel", "BartConfig", _BART),
+    "mbart": ("MBartForConditionalGeneration", "MBartConfig", _BART),
+    "whisper": (
+        "WhisperForConditionalGeneration",
+        "WhisperConfig",
+        _BART | _TOKENS | {"num_mel_bins": 8, "max_source_positions": 60, "pad_token_id": 0},
     ),
     "t5": ("T5ForConditionalGeneration", "T5Config", _T5),
     "mt5": ("MT5ForConditionalGeneration", "MT5Config", _T5),

@@ -18,9 +18,10 @@ def counted_by_torch(model: Any) -> int:
     """What FlopCounterMode itself counts, on the meta device, in this process."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = type(model)._from_config(
-        model.config, **({"experts_implementation": "batched_mm"} if routed(model) else {})
-    )
+    options = {"experts_implementation": "batched_mm"} if routed(model) else {}
+    if model.config.is_encoder_decoder:
+        options["attn_implementation"] = "eager"
+    model = type(model)._from_config(model.config, **options)
     model = model.to("meta").eval()
     ids = torch.zeros((BATCH, SEQUENCE), dtype=torch.long, device="meta")
     inputs = {"input_ids": ids}
@@ -28,6 +29,10 @@ def counted_by_torch(model: Any) -> int:
         inputs["decoder_input_ids"] = ids
     if model.main_input_name == "pixel_values":
         inputs = {"pixel_values": torch.empty((BATCH, 3, 64, 64), device="meta")}
+    if model.main_input_name == "input_features":
+        frames = 2 * model.config.max_source_positions
+        sound = torch.empty((BATCH, model.config.num_mel_bins, frames), device="meta")
+        inputs = {"input_features": sound, "decoder_input_ids": ids}
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(**inputs)
     return int(counter.get_total_flops())
