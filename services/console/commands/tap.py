@@ -9,6 +9,7 @@ from messages.ids import JobId
 from messages.state import JobState, apply
 from services.console.failures import EXIT_DONE, EXIT_FAILED
 from services.console.options import Asking, Reach
+from services.console.output import note
 from services.console.reaching import reached
 from services.console.views import JsonView, LineView, View
 from services.console.waiting import facts, follow_job
@@ -57,6 +58,7 @@ async def _all(bus: Bus, view: View) -> int:
         if not states[said.fact.job_id].ended:
             view.fact(said)
     start = stored[-1].sequence + 1 if stored else 1
+    note("listening: whatever is said from now on is shown, until Ctrl-C")
     async with aclosing(facts(bus, start=start)) as said_one_by_one:
         async for said in said_one_by_one:
             view.fact(said)

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,6 +33,24 @@ def williw(*words: str, timeout_s: float = 60.0, **more: str) -> subprocess.Comp
         cwd="/",
         check=False,
     )
+
+
+@contextmanager
+def started(*words: str) -> Iterator[subprocess.Popen[str]]:
+    """A command that goes on running, with its pipes; killed at the end whatever happened."""
+    process = subprocess.Popen(
+        [*WILLIW, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environ(),
+        cwd="/",
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 class Up:

@@ -15,7 +15,7 @@ from messages.metadata import ModelMetadata
 from messages.plans import SplitPlan
 from messages.wire import decode
 from services.console.embedded import EmbeddedNats
-from tests.integration.console.household import WILLIW, Up, environ, until, williw
+from tests.integration.console.household import Up, started, until, williw
 from tests.integration.faults.tiny import write_model
 
 pytestmark = [pytest.mark.xdist_group("up"), pytest.mark.slow]
@@ -91,16 +91,10 @@ def test_tap_shows_a_job_from_its_first_fact_to_its_end(house: House) -> None:
 
 
 def test_a_tap_of_all_sees_what_is_said_from_now_on_and_ends_at_ctrl_c(house: House) -> None:
-    tap = subprocess.Popen(
-        [*WILLIW, "tap", "--json", "--home", str(house.home)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environ(),
-        cwd="/",
-    )
     seen: list[dict[str, Any]] = []
-    with tap:
-        assert tap.stdout is not None
+    with started("tap", "--json", "--home", str(house.home)) as tap:
+        assert tap.stderr is not None
+        assert tap.stderr.readline().startswith("listening")
         job = house.job()
         seen += _until_ended(tap, job)
         tap.send_signal(signal.SIGINT)

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import select
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -68,12 +67,13 @@ def test_the_server_ends_with_a_parent_that_was_killed(tmp_path: Path) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True
     )
-    assert parent.stdout is not None
-    server = int(parent.stdout.readline())
-    descriptor = os.pidfd_open(server)
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
-    parent.stdout.close()
+    with parent:
+        try:
+            assert parent.stdout is not None
+            server = int(parent.stdout.readline())
+            descriptor = os.pidfd_open(server)
+        finally:
+            parent.kill()
     assert _ends_within(descriptor, 10)
     os.close(descriptor)
 

@@ -56,8 +56,10 @@ def test_a_killed_downloader_is_continued_from_the_bytes_on_disk(
     home = tmp_path / "home"
     command = [sys.executable, "-m", KILLED, "org/model", str(home)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as killed:
-        wait_until(lambda: part_bytes(home) >= 8 << 20)
-        killed.kill()
+        try:
+            wait_until(lambda: part_bytes(home) >= 8 << 20)
+        finally:
+            killed.kill()
     there = part_bytes(home)
     assert 0 < there < SIZE_BYTES
     hub.bytes_per_s = 0

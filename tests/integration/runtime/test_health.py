@@ -41,7 +41,10 @@ def planner(server: EmbeddedNats, home: Path, health: dict[str, object]) -> Iter
         yield log_file
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        try:
+            process.wait(20)
+        finally:
+            process.kill()
 
 
 def until(true: Callable[[], bool], timeout_s: float = 20.0) -> None:
