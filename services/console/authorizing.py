@@ -5,64 +5,86 @@ from pathlib import Path
 from typing import Any
 
 from config.settings import Settings
+from services.console import cluster_secrets, members
 from services.console.building import as_node, services_of
 from services.console.failures import Usage
+from services.console.members import Members
 from services.console.output import say
 from services.runtime import keys
 from services.runtime.bus import unconnected
+from services.runtime.service import Service
 
 _ACCOUNT = re.compile(r"[A-Z][A-Z0-9_]{0,31}")
 
 
 def write_auth(
-    folder: Path, settings: Settings, nodes: tuple[str, ...], origins: tuple[str, ...], account: str
+    folder: Path, settings: Settings, asked: Members, account: str, *, kubernetes: bool = False
 ) -> dict[str, Any]:
     """Write every user's key and the server's accounts below `folder`; what was made, for people.
 
-    Nodes that `folder` already has keys for stay, so that adding one locks no other out. Usage for
-    an account's name that a server's configuration could not hold, or a folder not to be written.
+    Nodes that `folder` already has keys for stay, so that adding one locks no other out; with
+    `kubernetes` all of them as Secrets too. Usage for an account's name that a server's
+    configuration could not hold, or a folder not to be written.
     """
     if not _ACCOUNT.fullmatch(account):
         raise Usage(
             f"{account[:40]!r} is no name for an account", advice="capitals, digits and _: TEAM_A"
         )
-    known_origins, known_nodes = keys.known(folder)
-    if not (nodes or origins or known_origins or known_nodes):
-        origins = (settings.node.node_id,)
-    both = set(nodes) & {*origins, *known_origins}
+    known = _known(folder)
+    if not (asked.origins or asked.nodes or known.origins or known.nodes):
+        asked = Members(origins=(settings.node.node_id,))
+    both = set(asked.node_ids) & {*asked.origin_ids, *known.origin_ids}
     if both:
         raise Usage(f"{min(both)} is an origin: its distributor has a key already")
-    origins = tuple(sorted({*origins, *known_origins}))
-    nodes = tuple(sorted({*nodes, *known_nodes} - set(origins)))
-    asked = [((), (origin,)) for origin in origins] + [((node,), ()) for node in nodes]
-    bus = unconnected()
-    services = [
-        (service, as_node(settings, (*own_nodes, *own_origins)[0], bool(own_origins)))
-        for own_nodes, own_origins in asked
-        for service in services_of(bus, settings, own_nodes, own_origins)
-    ]
+    everyone = members.joined(known, asked)
     try:
-        *seeds, config = keys.write(folder, services, account)
+        *seeds, config = keys.write(folder, _services(settings, everyone), account)
+        members.write(folder / members.FILE, everyone)
+        secrets = [cluster_secrets.write(folder, everyone)] if kubernetes else []
     except OSError as error:
         raise Usage(f"{folder}: {error.strerror}", advice="name a directory to write in") from None
     return {
         "config": str(config),
         "keys": [str(seed) for seed in seeds],
-        "origins": list(origins),
-        "nodes": list(nodes),
+        "members": str(folder / members.FILE),
+        "kubernetes": [str(file) for file in secrets],
+        "origins": list(everyone.origin_ids),
+        "nodes": list(everyone.node_ids),
     }
+
+
+def _known(folder: Path) -> Members:
+    """Whom `folder` has keys of, by their machines' names where it has those too."""
+    origins, nodes = keys.known(folder)
+    found = Members(origins=origins, nodes=nodes)
+    file = folder / members.FILE
+    return members.joined(found, members.read(file)) if file.exists() else found
+
+
+def _services(settings: Settings, everyone: Members) -> list[tuple[Service, Settings]]:
+    """Every service of every node, with the settings it was built with."""
+    bus = unconnected()
+    asked = [((), (origin,)) for origin in everyone.origin_ids]
+    nodes = [((node,), ()) for node in everyone.node_ids]
+    return [
+        (service, as_node(settings, (*own_nodes, *own_origins)[0], bool(own_origins)))
+        for own_nodes, own_origins in (*asked, *nodes)
+        for service in services_of(bus, settings, own_nodes, own_origins)
+    ]
 
 
 def tell(made: dict[str, Any]) -> None:
     """What was written, and what to do with it."""
     say("keys (each readable by its owner only):\n  " + "\n  ".join(made["keys"]))
     say(f"accounts for the server: {made['config']}")
+    for file in made["kubernetes"]:
+        say(f"Secrets: kubectl -n williw apply --server-side -f {file}")
     say(
         f"""
 next:
   1. in the server's configuration:  accounts {{ include {made["config"]} }}
      and load it again:              nats-server --signal reload
-  2. make streams and consumers:     williw provision --origin ... --node ...
+  2. make streams and consumers:     williw provision --members {made["members"]}
                                      with WILLIW_BUS_NKEY_FILE naming operator.nk
   3. bring each node its own folder: <node>/<service>.nk, to /etc/williw/nats/ there
   4. people ask with client.nk and look on with tap.nk"""

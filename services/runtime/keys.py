@@ -13,7 +13,7 @@ from services.runtime.service import Service
 CONFIG_FILE = "williw-auth.conf"
 # For a server at another site; its configuration takes a seed in itself only.
 LEAF_CONFIG_FILE, LEAF_KEY_FILE = "leaf-auth.conf", "leaf-key.conf"
-_NODE_KEY = "distributor.nk"
+NODE_KEY = "distributor.nk"
 
 
 def seed(file: Path) -> str:
@@ -22,11 +22,12 @@ def seed(file: Path) -> str:
         made = file.read_bytes().strip()
     except FileNotFoundError:
         made = bytes(nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER))
-        _write_secret(file, made + b"\n")
+        write_secret(file, made + b"\n")
     return str(nkeys.from_seed(bytearray(made)).public_key, "ascii")
 
 
-def _write_secret(file: Path, body: bytes) -> None:
+def write_secret(file: Path, body: bytes) -> None:
+    """Write a file that only its owner reads; it is whole at any moment."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     making = file.with_name(f".{file.name}.{os.getpid()}")
     with os.fdopen(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
@@ -38,7 +39,7 @@ def known(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Origins and other nodes that `folder` has keys of; an origin's services are more than one."""
     owners = {seed.parent.name for seed in folder.glob("*/*.nk")}
     alone = {
-        name for name in owners if [s.name for s in (folder / name).glob("*.nk")] == [_NODE_KEY]
+        name for name in owners if [s.name for s in (folder / name).glob("*.nk")] == [NODE_KEY]
     }
     return tuple(sorted(owners - alone)), tuple(sorted(alone))
 
@@ -69,5 +70,5 @@ def write(folder: Path, services: list[tuple[Service, Settings]], account: str) 
         making.write_text(authorization.render(users, taps, account, leaf=leaf))
         making.replace(config)
     operator = (folder / "operator.nk").read_bytes().strip()
-    _write_secret(folder / LEAF_KEY_FILE, b"nkey: " + operator + b"\n")
+    write_secret(folder / LEAF_KEY_FILE, b"nkey: " + operator + b"\n")
     return [*files, configs[0]]

@@ -1,13 +1,17 @@
 """`williw provision`: what services need on the bus, made before they start."""
 
 from pathlib import Path
+from typing import Annotated
 
 import anyio
+from cyclopts import Parameter
 
-from messages.ids import is_id
+from messages.ids import NodeId
 from services.console import authorizing
+from services.console import members as listing
 from services.console.building import services_of
 from services.console.failures import EXIT_DONE, Usage
+from services.console.members import Members
 from services.console.options import Asking, Reach
 from services.console.output import say, say_json
 from services.console.reaching import reached, settings_of
@@ -19,8 +23,10 @@ def provision(
     *,
     node: tuple[str, ...] = (),
     origin: tuple[str, ...] = (),
+    members: Path | None = None,
     auth: Path | None = None,
     account: str = "WILLIW",
+    kubernetes: Annotated[bool, Parameter(negative="")] = False,
     reach: Asking = None,
 ) -> int:
     """Create streams, buckets and durable consumers; running it again changes nothing.
@@ -32,23 +38,29 @@ def provision(
     Parameters
     ----------
     node
-        Ids of nodes that run a distributor only; may be given several times.
+        Ids, or machines' names, of nodes that run a distributor only; may be given several times.
     origin
-        Ids of origins: every service. Without either, the node of the settings as an origin.
+        The same of origins: every service. Without any, the node of the settings as an origin.
+    members
+        A file that lists them: --auth writes DIR/members.json.
     auth
         Write a key for each service of each node, for people and for taps, and the accounts for
         the server's configuration, into this directory instead. Reaches no bus. Keys and nodes
         that the directory has already stay.
     account
         With --auth, the account of the bus: one for each team.
+    kubernetes
+        With --auth, write DIR/kubernetes.json too: the keys as Secrets for `kubectl apply`.
     """
     reach = reach or Reach()
-    for node_id in (*node, *origin):
-        if not is_id(node_id):
-            raise Usage(f"{node_id[:80]!r} is no node id", advice="letters, digits, - and _")
+    asked = Members(origins=origin, nodes=node)
+    if members is not None:
+        asked = listing.joined(listing.read(members), asked)
     if auth is not None:
-        return _authorize(auth, node, origin, account, reach)
-    made = anyio.run(_provision, node, origin, reach, backend="asyncio")
+        return _authorize(auth, asked, account, kubernetes, reach)
+    if kubernetes:
+        raise Usage("--kubernetes writes keys: it needs --auth DIR")
+    made = anyio.run(_provision, listing.joined(asked), reach, backend="asyncio")
     if reach.json:
         say_json({"type": "Provisioned", **made})
     else:
@@ -58,10 +70,10 @@ def provision(
     return EXIT_DONE
 
 
-def _authorize(
-    folder: Path, nodes: tuple[str, ...], origins: tuple[str, ...], account: str, reach: Reach
-) -> int:
-    written = authorizing.write_auth(folder, settings_of(reach), nodes, origins, account)
+def _authorize(folder: Path, asked: Members, account: str, kubernetes: bool, reach: Reach) -> int:
+    written = authorizing.write_auth(
+        folder, settings_of(reach), asked, account, kubernetes=kubernetes
+    )
     if reach.json:
         say_json({"type": "Authorized", **written})
     else:
@@ -69,12 +81,11 @@ def _authorize(
     return EXIT_DONE
 
 
-async def _provision(
-    nodes: tuple[str, ...], origins: tuple[str, ...], reach: Reach
-) -> dict[str, list[str]]:
+async def _provision(asked: Members, reach: Reach) -> dict[str, list[str]]:
     settings = settings_of(reach)
+    nodes, origins = asked.node_ids, asked.origin_ids
     if not nodes and not origins:
-        origins = (settings.node.node_id,)
+        origins = (NodeId(settings.node.node_id),)
     async with reached(reach) as bus:
         await making.provision_storage(bus, settings)
         services = services_of(bus, settings, nodes, origins)

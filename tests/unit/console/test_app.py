@@ -83,7 +83,7 @@ def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> Non
         ["split", "/nowhere", "--plan", "x", "--out", "y"],
         ["schema", "Nothing"],
         ["dead", "drop"],
-        ["provision", "--node", "a.b"],
+        ["provision", "--node", "a/b"],
     ],
     ids=" ".join,
 )
