@@ -68,22 +68,25 @@ class Upbringing:
             group.start_soon(self._supervisor.keep_server)
             group.start_soon(self._unless_hopeless, codes, group.cancel_scope)
             settings = load.load(overrides={"bus": {"url": self._server.url}})
-            async with open_bus(settings, "williw-up") as bus:
+            # What waits on the bus ends before the bus: a job may end while nodes still appear.
+            async with open_bus(settings, "williw-up") as bus, anyio.create_task_group() as waiting:
                 watch = Watch(new_job_id()) if self._order.model_name else None
-                await self._start(bus, settings, watch, group)
+                planner = await self._start(bus, settings, watch, group)
+                waiting.start_soon(self._start_planner, bus, planner, group)
                 code = await self._finish(bus, watch) if watch else EXIT_DONE
                 if not self._order.exit_when_done:
                     self._tell_ready()
                     await anyio.sleep_forever()
                 codes.append(code)
+                waiting.cancel_scope.cancel()
             group.cancel_scope.cancel()
         return codes[0]
 
     async def _start(
         self, bus: Bus, settings: Settings, watch: Watch | None, group: TaskGroup
-    ) -> None:
-        """Provision and start every child; the requester first, so that the job is accepted while
-        the others are still starting.
+    ) -> Child:
+        """Provision every child and start all but the planner, which it returns; the requester
+        first, so that the job is accepted while the others are still starting.
         """
         kept = household(self._home.path, self._order.nodes, self._server.url, self._roots())
         await provision.provision_storage(bus, settings)
@@ -101,7 +104,7 @@ class Upbringing:
             if watch:
                 await bus.facts.wait(MODEL_REQUESTED, job_id=watch.job_id)
         self._supervisor.start(group, others)
-        group.start_soon(self._start_planner, bus, planner, group)
+        return planner
 
     async def _start_planner(self, bus: Bus, planner: Child, group: TaskGroup) -> None:
         """Start the planner once there is something to plan for."""

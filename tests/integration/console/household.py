@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -90,7 +90,9 @@ class Up:
         """The processes that its pid files name."""
         found: dict[str, int] = {}
         for file in sorted((self.home / "run").glob("*.pid")):
-            found[file.stem] = int(file.read_text())
+            # `up` removes a file between the listing and the reading when its child ends.
+            with suppress(FileNotFoundError):
+                found[file.stem] = int(file.read_text())
         return found
 
     def all_up(self, count: int, timeout_s: float = 30.0) -> dict[str, int]:
