@@ -15,6 +15,10 @@ _SECRET_TEXT = re.compile(
     r"\b(hf_[A-Za-z0-9]{8,}|Bearer\s+\S+|S[UAO][A-Z2-7]{40,})|(?<=://)[^/@\s]+@"
 )
 
+# nats-py turns its connection to TLS by loop.start_tls, which does not tell the stream of it:
+# asyncio then warns at the end of each connection, of something that has no effect.
+_OF_NO_EFFECT = "returning true from eof_received()"
+
 
 def setup(settings: Logging, *, service: str = "", terminal: bool | None = None) -> None:
     """Configure structlog for this process; `terminal` None means "look at standard error"."""
@@ -40,8 +44,13 @@ def setup(settings: Logging, *, service: str = "", terminal: bool | None = None)
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
+    logging.getLogger("asyncio").addFilter(_says_something)
     if service:
         structlog.contextvars.bind_contextvars(service=service)
+
+
+def _says_something(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(_OF_NO_EFFECT)
 
 
 def without_secrets(
