@@ -13,7 +13,8 @@ from config import load
 from config.settings import Bus as BusSettings
 from config.settings import Settings
 from services.console.options import Reach
-from services.runtime.bus import Bus, open_bus
+from services.console.refusals import opened
+from services.runtime.bus import Bus
 
 T = TypeVar("T")
 _PROMPT_TIMEOUT_S = 3.0
@@ -46,9 +47,12 @@ def url_of_up(home: Path) -> str:
 
 @asynccontextmanager
 async def reached(reach: Reach) -> AsyncIterator[Bus]:
-    """The bus for the length of a command; BusUnreachable where it does not answer."""
+    """The bus for the length of a command; BusUnreachable where it does not answer.
+
+    NotAllowed, with the key that is missing, as soon as the server refuses something.
+    """
     quiet()
-    async with open_bus(patient_no_longer(settings_of(reach)), "williw-console") as bus:
+    async with opened(patient_no_longer(settings_of(reach)), "williw-console") as bus:
         yield bus
 
 

@@ -67,7 +67,7 @@ def of_client() -> Permissions:
     """Asking for models, cancelling, looking: what the command line does besides provisioning."""
     publish = [*reads_of_the_log(), *_reads_of_nodes(), *(c.where() for c in COMMANDS)]
     publish += [endpoint.subject for endpoint in ENDPOINTS]
-    return _sorted(publish, [*map(inbox, _CONSOLES), *heard_by_all()])
+    return _sorted(publish, [*map(inbox, _CONSOLES), *heard_by_all(), "williw.>"])
 
 
 def of_tap() -> Permissions:
@@ -79,6 +79,29 @@ def of_tap() -> Permissions:
     publish = [subject for subject in reads if ".INFO." not in subject]
     publish += [api.subject for api in ASKING_ONLY]
     return _sorted(publish, [*map(inbox, _CONSOLES), *heard_by_all(), "williw.>"])
+
+
+def least_user(subject: str, *, hearing: bool) -> str:
+    """Who of the people's users may say (or hear) this subject: `tap`, `client`, else `operator`.
+
+    A server tells of a refusal in lower case, so case does not count here.
+    """
+    for name, may in (("tap", of_tap()), ("client", of_client())):
+        allowed = may.subscribe if hearing else may.publish
+        if any(_covers(pattern.lower(), subject.lower()) for pattern in allowed):
+            return name
+    return "operator"
+
+
+def _covers(pattern: str, subject: str) -> bool:
+    """Whether all that `subject` matches, wildcards included, matches `pattern` too."""
+    tokens, asked = pattern.split("."), subject.split(".")
+    for place, token in enumerate(tokens):
+        if token == ">":  # noqa: S105  # of a subject
+            return place < len(asked)
+        if place >= len(asked) or asked[place] == ">" or token not in ("*", asked[place]):
+            return False
+    return len(tokens) == len(asked)
 
 
 def reads_of_the_log() -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from services.console.machine_checks import local_checks
 from services.console.options import Asking, Reach
 from services.console.output import say, say_json
 from services.console.reaching import patient_no_longer, quiet, settings_of
-from services.runtime.bus import open_bus
+from services.console.refusals import NotAllowed, opened
 
 
 def doctor(*, reach: Asking = None) -> int:
@@ -42,11 +42,14 @@ async def _checks(reach: Reach) -> list[Check]:
     settings = settings_of(reach)
     checks: list[Check] = []
     try:
-        async with open_bus(patient_no_longer(settings), "williw-doctor") as bus:
+        async with opened(patient_no_longer(settings), "williw-doctor") as bus:
             url = bus.client.connected_url
             where = f"{url.hostname}:{url.port}" if url else "connected"
             checks.append(Check(name="bus", outcome="ok", found=where))
             checks += await bus_checks(bus, settings)
+    except NotAllowed as error:
+        found = f"{error.reason}, so that it cannot be examined"
+        checks.append(Check(name="permissions", outcome="warning", found=found, mend=error.advice))
     except Passing as error:
         if exit_code_of(error) != EXIT_BUS:
             raise

@@ -4,10 +4,11 @@ import importlib
 from typing import Annotated
 
 import anyio
+import structlog
 from cyclopts import Parameter
 
 from config import load, logging
-from services.console.failures import Usage
+from services.console.failures import EXIT_BUS, Usage
 from services.console.household import SERVICES
 from services.console.options import Answer
 
@@ -38,16 +39,19 @@ def run(
     settings = load.load(overrides=overrides)
     together = "-".join(named)
     logging.setup(settings.logging, service=together)
+    from services.console.refusals import check_key
     from services.runtime import actor
+    from services.runtime.connection import BusUnreachable
 
+    name = f"{together}-{settings.node.node_id}"
     builds = [importlib.import_module(f"services.{name}.service").build for name in named]
 
     async def serve() -> int:
-        return await actor.run(
-            settings,
-            builds,
-            provisioned=not provision,
-            name=f"{together}-{settings.node.node_id}",
-        )
+        try:
+            await check_key(settings, builds, name, provisions=provision)
+        except BusUnreachable as error:
+            structlog.get_logger().error("bus unreachable", error=str(error))
+            return EXIT_BUS
+        return await actor.run(settings, builds, provisioned=not provision, name=name)
 
     return anyio.run(serve, backend="asyncio")
