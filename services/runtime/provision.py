@@ -1,7 +1,8 @@
 """Creating what williw keeps on NATS: two streams, three buckets, a durable consumer per route."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 import structlog
 from nats.js.api import (
@@ -28,6 +29,10 @@ from services.runtime.service import Route, Service
 
 log = structlog.get_logger()
 _DUPLICATE_WINDOW_S = 3600.0
+# How long to wait for an answer, each time; thirty seconds in all.
+_LEADER_WAITS_S = (1.0, 1.0, 2.0, 2.0, 4.0, 5.0, 5.0, 10.0)
+# The server's own, for buckets.
+_BUCKET_WINDOW_S = 120.0
 
 
 class NotProvisioned(Permanent):
@@ -90,32 +95,62 @@ def consumer(settings: BusSettings, service: str, route: Route[object]) -> Consu
     )
 
 
-async def provision_storage(bus: Bus, settings: Settings) -> None:
-    """Create or update streams and buckets; running it again changes nothing.
+@dataclass(frozen=True)
+class Change:
+    """A setting of a stream, or of the stream below a bucket, that was another before."""
 
+    name: str
+    setting: str
+    was: object
+    now: object
+
+
+async def provision_storage(bus: Bus, settings: Settings) -> tuple[Change, ...]:
+    """Create streams and buckets, and give those that differ these settings; what was changed.
+
+    Running it again changes nothing, nor does it what williw sets nothing of (placement, say).
     BusUnreachable where JetStream does not do it.
     """
     with _answered():
-        await _storage(bus.client.jetstream(timeout=30), settings)
+        await _led(bus)
+        changes = await _storage(bus.client.jetstream(timeout=30), settings)
+    for change in changes:
+        told = {"name": change.name, "setting": change.setting}
+        log.info("storage changed", **told, was=change.was, now=change.now)
+    return tuple(changes)
 
 
-async def _storage(js: JetStreamContext, settings: Settings) -> None:
+async def _led(bus: Bus) -> None:
+    """Return once JetStream answers: servers that have no leader yet lose what they are asked."""
+    for wait_s in _LEADER_WAITS_S:
+        with suppress(TimeoutError):
+            await bus.client.jetstream(timeout=wait_s).account_info()
+            return
+
+
+async def _storage(js: JetStreamContext, settings: Settings) -> list[Change]:
+    changes: list[Change] = []
     for stream in (facts_stream(settings.bus), dead_stream(settings.bus)):
-        await _stream(js, stream)
-    await _bucket(js, names.NODES_BUCKET, settings.node.expires_s, settings)
-    await _bucket(js, names.GRANTS_BUCKET, settings.bus.max_age_s, settings)
-    try:
-        await js.create_object_store(
-            names.DOCUMENTS_BUCKET,
-            config=ObjectStoreConfig(
-                bucket=names.DOCUMENTS_BUCKET,
-                ttl=settings.bus.max_age_s,
-                max_bytes=settings.bus.documents_max_bytes,
-                replicas=settings.bus.replicas,
-            ),
-        )
-    except BadRequestError as error:
-        _unless_exists(error, names.DOCUMENTS_BUCKET)
+        with _existing():
+            await js.add_stream(stream)
+        changes += await _updated(js, str(stream.name), _stream_settings(stream))
+    for bucket, ttl_s in (
+        (names.NODES_BUCKET, settings.node.expires_s),
+        (names.GRANTS_BUCKET, settings.bus.max_age_s),
+    ):
+        config = _bucket(bucket, ttl_s, settings)
+        with _existing():
+            await js.create_key_value(config)
+        changes += await _updated(js, f"KV_{bucket}", _bucket_settings(config))
+    documents = ObjectStoreConfig(
+        bucket=names.DOCUMENTS_BUCKET,
+        ttl=settings.bus.max_age_s,
+        max_bytes=settings.bus.documents_max_bytes,
+        replicas=settings.bus.replicas,
+    )
+    with _existing():
+        await js.create_object_store(names.DOCUMENTS_BUCKET, config=documents)
+    return [*changes, *await _updated(js, f"OBJ_{documents.bucket}", _kept(documents))]
 
 
 async def provision_consumers(bus: Bus, settings: Settings, services: Iterable[Service]) -> None:
@@ -160,16 +195,52 @@ def _answered() -> Iterator[None]:
         ) from error
 
 
-async def _stream(js: JetStreamContext, config: StreamConfig) -> None:
+@contextmanager
+def _existing() -> Iterator[None]:
+    """Existing with another configuration is fine here; any other refusal is not."""
     try:
-        await js.add_stream(config)
+        yield
     except BadRequestError as error:
-        _unless_exists(error, str(config.name))
-        await js.update_stream(config)
+        if error.err_code not in (10058, 10148):
+            raise
 
 
-async def _bucket(js: JetStreamContext, name: str, ttl_s: float, settings: Settings) -> None:
-    config = KeyValueConfig(
+async def _updated(js: JetStreamContext, stream: str, wanted: dict[str, object]) -> list[Change]:
+    """Give a stream the settings in which it differs from `wanted`, in one request."""
+    found = (await js.stream_info(stream)).config
+    changes = [
+        Change(stream, setting, getattr(found, setting), value)
+        for setting, value in wanted.items()
+        if getattr(found, setting) != value
+    ]
+    if changes:
+        await js.update_stream(found.evolve(**{c.setting: c.now for c in changes}))
+    return changes
+
+
+def _stream_settings(config: StreamConfig) -> dict[str, object]:
+    ours = ("subjects", "discard", "max_age", "duplicate_window", "num_replicas", "allow_direct")
+    return {"max_bytes": config.max_bytes or -1, **{key: getattr(config, key) for key in ours}}
+
+
+def _bucket_settings(config: KeyValueConfig) -> dict[str, object]:
+    kept = _kept(config)
+    return {**kept, "subject_delete_marker_ttl": config.limit_marker_ttl, "allow_direct": True}
+
+
+def _kept(config: KeyValueConfig | ObjectStoreConfig) -> dict[str, object]:
+    """The limits of a bucket as those of its stream."""
+    return {
+        "max_age": config.ttl,
+        # No longer than messages are kept, or the server refuses.
+        "duplicate_window": min(config.ttl or _BUCKET_WINDOW_S, _BUCKET_WINDOW_S),
+        "max_bytes": config.max_bytes or -1,
+        "num_replicas": config.replicas,
+    }
+
+
+def _bucket(name: str, ttl_s: float, settings: Settings) -> KeyValueConfig:
+    return KeyValueConfig(
         bucket=name,
         ttl=max(1.0, ttl_s),
         replicas=settings.bus.replicas,
@@ -178,14 +249,3 @@ async def _bucket(js: JetStreamContext, name: str, ttl_s: float, settings: Setti
         # Reads name their key in the subject then, so that permissions can be given by key.
         direct=True,
     )
-    try:
-        await js.create_key_value(config)
-    except BadRequestError as error:
-        _unless_exists(error, name)
-
-
-def _unless_exists(error: BadRequestError, name: str) -> None:
-    """Existing with another configuration is fine here; any other refusal is not."""
-    if error.err_code not in (10058, 10148):
-        raise error
-    log.debug("exists already", name=name)

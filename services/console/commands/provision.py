@@ -1,7 +1,8 @@
 """`williw provision`: what services need on the bus, made before they start."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import anyio
 from cyclopts import Parameter
@@ -29,7 +30,9 @@ def provision(
     kubernetes: Annotated[bool, Parameter(negative="")] = False,
     reach: Asking = None,
 ) -> int:
-    """Create streams, buckets and durable consumers; running it again changes nothing.
+    """Create streams, buckets and durable consumers, and bring those there are to the settings.
+
+    It says what it changed; running it again changes nothing.
 
     Example: williw provision --origin node-a --node node-b --node node-c
 
@@ -67,6 +70,8 @@ def provision(
         say("streams: " + ", ".join(made["streams"]))
         say("buckets: " + ", ".join(made["buckets"]))
         say("consumers:\n  " + "\n  ".join(made["consumers"]))
+        for one in made["changed"]:
+            say(f"changed: {one['name']} {one['setting']} from {one['was']} to {one['now']}")
     return EXIT_DONE
 
 
@@ -81,13 +86,13 @@ def _authorize(folder: Path, asked: Members, account: str, kubernetes: bool, rea
     return EXIT_DONE
 
 
-async def _provision(asked: Members, reach: Reach) -> dict[str, list[str]]:
+async def _provision(asked: Members, reach: Reach) -> dict[str, Any]:
     settings = settings_of(reach)
     nodes, origins = asked.node_ids, asked.origin_ids
     if not nodes and not origins:
         origins = (NodeId(settings.node.node_id),)
     async with reached(reach) as bus:
-        await making.provision_storage(bus, settings)
+        changes = await making.provision_storage(bus, settings)
         services = services_of(bus, settings, nodes, origins)
         await making.provision_consumers(bus, settings, services)
     consumers = {names.consumer_name(s.name, route) for s in services for route in s.routes}
@@ -95,4 +100,5 @@ async def _provision(asked: Members, reach: Reach) -> dict[str, list[str]]:
         "streams": [names.FACTS_STREAM, names.DEAD_STREAM],
         "buckets": [names.NODES_BUCKET, names.GRANTS_BUCKET, names.DOCUMENTS_BUCKET],
         "consumers": sorted(consumers),
+        "changed": [asdict(change) for change in changes],
     }

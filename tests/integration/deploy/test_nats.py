@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -48,7 +48,7 @@ class Site:
             ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
              "-nodes", "-keyout", tls / "server.key", "-out", tls / "server.crt", "-days", "2",
              "-subj", "/CN=williw", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
-            check=True, capture_output=True,
+            check=True, capture_output=True, timeout=100,
         )  # fmt: skip
         (tls / "ca.crt").write_bytes((tls / "server.crt").read_bytes())
         self.williw("--auth", str(folder / "auth"))
@@ -58,7 +58,7 @@ class Site:
         environ = {**os.environ, **self.environ(url, user)} if url else dict(os.environ)
         done = subprocess.run(
             [*WILLIW, "provision", *words, "--origin", ORIGIN, "--node", NODE],
-            env=environ, capture_output=True, text=True, check=False,
+            env=environ, capture_output=True, text=True, check=False, timeout=100,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -101,7 +101,7 @@ class Site:
             yield
         finally:
             children.end(process)
-            process.wait()
+            process.wait(10)
 
 
 @pytest.fixture
@@ -184,12 +184,13 @@ async def test_three_servers_keep_three_copies_and_outlive_one(site: Site) -> No
             )
             own.append(servers.enter_context(ExitStack()))
             own[k].enter_context(server)
-        environ = {**site.environ(url, "operator"), "WILLIW_BUS_REPLICAS": "3"}
-        settings = load.load(environ=environ)
+        environ = site.environ(url, "operator")
+        settings = load.load(environ={**environ, "WILLIW_BUS_REPLICAS": "3"})
         async with open_bus(settings, "operator") as operator:
-            await provisioned(operator, settings)
-            info = await operator.client.jetstream().stream_info(names.FACTS_STREAM)
-            assert info.config.num_replicas == 3
+            assert await provisioned(operator, load.load(environ=environ)) == ()
+            changes = await provisioned(operator, settings)
+            assert [(c.setting, c.was, c.now) for c in changes] == 5 * [("num_replicas", 1, 3)]
+            await copied(operator)
             await operator.facts.say(requested("job-1"))
             own[0].close()
             with anyio.fail_after(60):
@@ -198,16 +199,27 @@ async def test_three_servers_keep_three_copies_and_outlive_one(site: Site) -> No
             assert read is not None
 
 
-async def provisioned(bus: Bus, settings: Settings) -> None:
-    """Provision once the three servers have agreed on a leader."""
+async def provisioned(bus: Bus, settings: Settings) -> tuple[provision.Change, ...]:
+    """Provision once the three servers have agreed on a leader; what was changed."""
     with anyio.fail_after(60):
         while True:
             try:
-                await provision.provision_storage(bus, settings)
+                return await provision.provision_storage(bus, settings)
             except BusUnreachable:
                 await anyio.sleep(0.2)
-            else:
-                return
+
+
+async def copied(bus: Bus) -> None:
+    """Return once the two further copies of the facts are whole."""
+    js = bus.client.jetstream(timeout=5)
+    with anyio.fail_after(60):
+        while True:
+            with suppress(*BUS_TROUBLE):
+                cluster = (await js.stream_info(names.FACTS_STREAM)).cluster
+                copies = (cluster.replicas or []) if cluster else []
+                if len(copies) == 2 and all(copy.current for copy in copies):
+                    return
+            await anyio.sleep(0.1)
 
 
 async def said_and_read_again(bus: Bus, job: str) -> None:
