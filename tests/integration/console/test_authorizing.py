@@ -118,4 +118,4 @@ async def test_two_teams_on_one_server_hear_nothing_of_each_other(
             await client.close()
     finally:
         children.end(process)
-        process.wait()
+        process.wait(10)

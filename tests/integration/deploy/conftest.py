@@ -75,7 +75,7 @@ def locked(tmp_path: Path) -> Iterator[LockedNats]:
         yield server
     finally:
         children.end(process)
-        process.wait()
+        process.wait(10)
 
 
 def wait_for_port(port: int, log_file: Path) -> None:

@@ -40,7 +40,12 @@ def steps(text: str) -> tuple[Step, ...]:
 def tracked() -> tuple[str, ...]:
     """The paths that git knows and that are there."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+        ["git", "ls-files", "-z"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=100,
     ).stdout
     return tuple(p for p in listed.split("\0") if p and (REPOSITORY / p).is_file())
 
@@ -74,5 +79,6 @@ def run(step: Step, root: Path, **more: str) -> None:
         capture_output=True,
         text=True,
         check=False,
+        timeout=100,
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"

@@ -24,6 +24,7 @@ def build(source: Path, folder: Path) -> Path:
         capture_output=True,
         text=True,
         check=False,
+        timeout=100,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = folder.glob("*.whl")
@@ -61,13 +62,14 @@ def closure(asked: tuple[str, ...], *extras: str) -> set[str]:
 
 def environment(folder: Path, wheel: Path, names: set[str]) -> Path:
     """A new environment with the wheel and those distributions of this one; returns its bin."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=100)
     bin_folder = folder / "bin"
     command = [sys.executable, "-m", "pip", "--python", str(bin_folder / "python"), "install"]
     subprocess.run(
         [*command, "--quiet", "--no-deps", "--no-index", str(wheel)],
         env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
         check=True,
+        timeout=100,
     )
     lend(folder, names)
     return bin_folder

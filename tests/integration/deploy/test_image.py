@@ -37,7 +37,12 @@ def running(stage: str, word: str) -> dockerfile.Step:
 def lint(text: str) -> subprocess.CompletedProcess[str]:
     assert LINTER is not None
     return subprocess.run(
-        [LINTER, "--no-color", "-"], input=text, capture_output=True, text=True, check=False
+        [LINTER, "--no-color", "-"],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
     )
 
 

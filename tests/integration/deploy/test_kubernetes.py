@@ -33,6 +33,7 @@ def objects(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
         capture_output=True,
         text=True,
         check=False,
+        timeout=100,
     )
     assert done.returncode == 0, done.stderr
     return list(yaml.safe_load_all(done.stdout))

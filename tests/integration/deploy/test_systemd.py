@@ -24,6 +24,7 @@ def install(root: Path, *arguments: str) -> str:
         capture_output=True,
         text=True,
         check=True,
+        timeout=100,
     )
     return done.stdout
 
@@ -45,6 +46,7 @@ def analyze(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
+        timeout=100,
     )
 
 
@@ -103,6 +105,7 @@ def test_the_installer_says_what_it_was_not_told(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
+        timeout=100,
     )
     assert done.returncode == 2
     assert "origin or node" in done.stderr
