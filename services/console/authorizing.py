@@ -82,8 +82,8 @@ def tell(made: dict[str, Any]) -> None:
     say(
         f"""
 next:
-  1. in the server's configuration:  accounts {{ include {made["config"]} }}
-     and load it again:              nats-server --signal reload
+  1. in the server's configuration:  accounts {{ include {keys.CONFIG_FILE} }}
+     (its path from the configuration's directory), and load it again: nats-server --signal reload
   2. make streams and consumers:     williw provision --members {made["members"]}
                                      with WILLIW_BUS_NKEY_FILE naming operator.nk
   3. bring each node its own folder: <node>/<service>.nk, to /etc/williw/nats/ there

@@ -7,14 +7,19 @@ from typing import Any
 import msgspec
 
 from services.console import members
+from services.console.failures import Usage
 from services.console.members import Members
 from services.runtime import keys
 
 FILE = "kubernetes.json"
+_MOST_BYTES = 1 << 20
 
 
 def write(folder: Path, everyone: Members) -> Path:
-    """Write `folder`'s keys as Secrets for `kubectl apply`, for their owner to read; the file."""
+    """Write `folder`'s keys as Secrets for `kubectl apply`, for their owner to read; the file.
+
+    Usage where a Secret would hold more than Kubernetes takes.
+    """
     named = {
         "williw-operator": {"operator.nk": "operator.nk", members.FILE: members.FILE},
         "williw-auth": {keys.CONFIG_FILE: keys.CONFIG_FILE},
@@ -37,10 +42,14 @@ def write(folder: Path, everyone: Members) -> Path:
 
 
 def _secret(name: str, folder: Path, files: dict[str, str]) -> dict[str, Any]:
-    data = {
-        key: base64.b64encode((folder / place).read_bytes()).decode()
-        for key, place in sorted(files.items())
-    }
+    bodies = {key: (folder / place).read_bytes() for key, place in sorted(files.items())}
+    size_bytes = sum(map(len, bodies.values()))
+    if size_bytes > _MOST_BYTES:
+        raise Usage(
+            f"the Secret {name} would hold {size_bytes} bytes, and Kubernetes takes {_MOST_BYTES}",
+            advice="give some of the nodes an account or a site of their own",
+        )
+    data = {key: base64.b64encode(body).decode() for key, body in bodies.items()}
     labels = {"app.kubernetes.io/part-of": "williw"}
     metadata = {"name": name, "labels": labels}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data}

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from services.console import app, cluster_secrets, members
+from deploy.demo.servers import certify
+from services.console import app, cluster_secrets, embedded, members
 from services.console.embedded import EmbeddedNats
 
 ROOT = Path(__file__).parents[3]
@@ -99,7 +101,7 @@ def test_every_key_that_a_manifest_names_is_written_and_every_one_written_is_nam
     assert ("williw-node-keys", "gpu-2.example.com.distributor.nk") in found
     # The servers mount theirs whole, and include the one file in it.
     conf = (FOLDER / "components" / "nats-cluster" / "nats.conf").read_text()
-    (included,) = re.findall(r"include /etc/nats-auth/(\S+)", conf)
+    (included,) = re.findall(r"include ../nats-auth/(\S+)", conf)
     # Every copy of the planner and the requester shows the first origin's key.
     spare = {("williw-keys", f"{PODS[1]}.{name}.nk") for name in ("planner", "requester")}
     assert found - spare == named_by_the_manifests() | {("williw-auth", included)}
@@ -138,6 +140,43 @@ def test_another_machine_leaves_the_others_keys_and_names_as_they_were(made: Pat
     }
     for name in ("williw-keys", "williw-node-keys"):
         assert before[name].items() <= after[name].items()
+
+
+def test_more_nodes_than_a_secret_can_list_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = [word for k in range(1000) for word in ("--node", f"n-{k}.example.com")]
+    words = ["provision", "--auth", str(tmp_path / "many"), *nodes]
+    assert app.run(words) == 0
+    assert app.run([*words, "--kubernetes"]) == 2
+    assert "the Secret williw-auth would hold" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("component", ["nats", "nats-cluster"])
+def test_the_servers_take_their_configuration_from_where_a_pod_has_it(
+    made: Path, tmp_path: Path, component: str
+) -> None:
+    etc = tmp_path / "etc"
+    certify(etc / "nats-tls")
+    for name in ("crt", "key"):
+        (etc / "nats-tls" / f"server.{name}").rename(etc / "nats-tls" / f"tls.{name}")
+    (etc / "nats-auth").mkdir()
+    conf = secrets(made)["williw-auth"]["williw-auth.conf"]
+    (etc / "nats-auth" / "williw-auth.conf").write_bytes(conf)
+    (etc / "nats").mkdir()
+    text = (FOLDER / "components" / component / "nats.conf").read_text()
+    for place in ("/etc/nats-tls", "/data"):
+        text = text.replace(f" {place}", f" {tmp_path}{place}")
+    (etc / "nats" / "nats.conf").write_text(text)
+    done = subprocess.run(
+        [embedded.nats_server(), "-t", "--config", etc / "nats" / "nats.conf"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "is valid" in done.stdout + done.stderr
 
 
 def test_the_job_makes_a_consumer_for_every_member_of_the_list(
