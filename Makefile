@@ -8,6 +8,7 @@ STAMP := $(VENV)/.installed
 MODEL ?=
 DEMO_MODEL := .demo/all-MiniLM-L6-v2
 NODES ?= 3
+JOBS ?= 10
 DEMO_HOME ?= .demo/home
 
 .PHONY: help setup demo cluster-demo test check bench clean
@@ -37,8 +38,8 @@ demo: setup $(DEMO_MODEL) ## split a real model over three local nodes and verif
 	$(BIN)/williw up $(or $(MODEL),$(DEMO_MODEL)) --nodes $(NODES) --home $(DEMO_HOME) \
 		--exit-when-done
 
-cluster-demo: setup $(DEMO_MODEL) ## the same on three NATS servers with TLS and keys, while some of it is killed
-	$(BIN)/python -m deploy.demo.cluster $(or $(MODEL),$(DEMO_MODEL))
+cluster-demo: setup $(DEMO_MODEL) ## ten times that on three NATS servers with TLS and keys, while some of it is killed
+	$(BIN)/python -m deploy.demo.cluster $(or $(MODEL),$(DEMO_MODEL)) --times $(JOBS)
 
 test: setup ## run every test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not release'

@@ -19,8 +19,12 @@ from config import load
 from config.settings import Settings
 from deploy.demo.crew import House
 from deploy.demo.servers import Servers, certify
+from messages.base import Fact
 from messages.failures import Passing, Permanent
 from messages.ids import NodeId
+from messages.names import is_path
+from messages.plans import NodeAssigned
+from messages.state import Said
 from messages.subjects import MODEL_REQUEST
 from messages.wishes import Wishes
 from services.console import authorizing, reaching, result
@@ -51,7 +55,8 @@ class Demo:
         self._home = Home(house.folder)
         self._home.run_dir.mkdir()
         self._supervisor = Supervisor(self._home, None, lambda text: say(f"  {text}"))
-        self._under_way = anyio.Event()
+        self._under_way, self._assigned = anyio.Event(), anyio.Event()
+        self._victim = ""
 
     async def run(self, timeout_s: float) -> int:
         """Run it all; 0 where every job completed and verified. Ends every process it started."""
@@ -85,6 +90,7 @@ class Demo:
                 return 1
             say(f"{len(wanted)} nodes, {self._house.origins} of them origins")
             if self._deaths:
+                group.start_soon(self._death_of_a_node)
                 group.start_soon(self._deaths_of, operator)
             async with open_bus(self._settings("client"), "williw-console") as client:
                 return await self._jobs(client)
@@ -134,7 +140,7 @@ class Demo:
                 break
             except Passing:
                 await anyio.sleep(0.2)
-        await follow_job(client, watch, on_fact=lambda _said: self._under_way.set())
+        await follow_job(client, watch, on_fact=self._learn)
         if not watch.completed:
             result.show_end(watch, None)
             return False
@@ -146,11 +152,23 @@ class Demo:
         )
         return sound
 
+    def _learn(self, said: Said[Fact]) -> None:
+        """Take note of what deaths wait for."""
+        self._under_way.set()
+        fact, origins = said.fact, self._house.origin_ids
+        if isinstance(fact, NodeAssigned) and fact.node_id not in origins and not self._victim:
+            self._victim = fact.node_id
+            self._assigned.set()
+
+    async def _death_of_a_node(self) -> None:
+        """Kill the distributor of a node as soon as it has a part to fetch."""
+        await self._assigned.wait()
+        self._kill(f"distributor-{self._victim}")
+
     async def _deaths_of(self, operator: Bus) -> None:
-        """While jobs are under way: the server that leads, a planner, a distributor."""
+        """While jobs are under way: a planner, and the server that leads."""
         await self._under_way.wait()
         self._kill(f"planner-{self._house.nodes[0].node_id}")
-        self._kill(f"distributor-{self._house.nodes[-1].node_id}")
         leader = await _leader(operator)
         say(f"  killing {leader}, which leads the stream of facts")
         self._servers.kill(leader)
@@ -186,6 +204,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("models", nargs="+", metavar="MODEL", help="a directory, or org/name")
     parser.add_argument("--nodes", type=int, default=8, help="how many, origins included (8)")
     parser.add_argument("--origins", type=int, default=2, help="how many of them hold models (2)")
+    parser.add_argument(
+        "--times", type=int, default=1, help="bring each directory under so many names (1)"
+    )
     parser.add_argument("--home", type=Path, help="keep everything below this new directory")
     parser.add_argument("--timeout-s", type=float, default=600.0, help="give up after (600)")
     parser.add_argument("--no-deaths", action="store_true", help="kill nothing while it runs")
@@ -212,13 +233,28 @@ def _run(asked: argparse.Namespace, folder: Path) -> int:
         url=servers.url,
         nodes=local_nodes_of_this_machine(asked.nodes, folder),
         origins=asked.origins,
-        models=[model_named(model) for model in asked.models],
+        models=_models(asked.models, asked.times, folder / "models"),
     )
     members = Members(origins=house.origin_ids, nodes=house.node_ids)
     made = authorizing.write_auth(folder / "auth", load.load(environ={}), members, "WILLIW")
     say(f"{len(made['keys'])} keys, and what each may say and hear, below {folder}/auth")
     demo = Demo(house, servers, deaths=not asked.no_deaths)
     return anyio.run(demo.run, asked.timeout_s, backend="asyncio")
+
+
+def _models(asked: Sequence[str], times: int, folder: Path) -> tuple[str, ...]:
+    """The models by name; a directory under `times` names, each a model of its own."""
+    found: list[str] = []
+    folder.mkdir()
+    for model in map(model_named, asked):
+        if times == 1 or not is_path(model):
+            found.append(model)
+            continue
+        for k in range(times):
+            link = folder / f"{Path(model).name}-{k + 1}"
+            link.symlink_to(model)
+            found.append(str(link))
+    return tuple(found)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ class House:
     url: str
     nodes: Sequence[Node]
     origins: int
-    models: Sequence[str]
+    models: tuple[str, ...]
 
     @property
     def origin_ids(self) -> tuple[str, ...]:
@@ -38,7 +38,7 @@ class House:
             "nkey_file": str(self.folder / "auth" / f"{user}.nk"),
             "tls_ca_file": str(self.folder / "tls" / "ca.crt"),
             "replicas": 3,
-            "lease_s": 5.0,
+            "lease_s": 3.0,
             "grace_s": 3.0,
             "connect_timeout_s": 30.0,
         }
