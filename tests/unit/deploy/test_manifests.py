@@ -9,8 +9,10 @@ from typing import Any
 import yaml
 
 from config import load
+from services.console import authorizing
 from services.console.building import services_of
 from services.console.household import SERVICES
+from services.console.members import Members
 from services.runtime import endpoints, names
 from services.runtime.bus import unconnected
 
@@ -177,3 +179,17 @@ def test_what_is_scaled_by_waiting_messages_counts_a_consumer_that_there_is() ->
             if p["name"] == "monitor"
         }
         assert int(port) == served
+
+
+def test_systemd_shows_a_service_the_key_that_is_written_for_it(tmp_path: Path) -> None:
+    text = (ROOT / "deploy" / "systemd" / "auth" / "nats.conf").read_text()
+    (credential,) = re.findall(r"^LoadCredential=(\S+)$", text, re.MULTILINE)
+    shown, _, kept = credential.partition(":")
+    assert f"WILLIW_BUS_NKEY_FILE=%d/{shown}" in text
+    # auth/<node>/ goes to /etc/williw/nats/, and %i is the service.
+    place = Path(kept)
+    assert place.parent == Path("/etc/williw/nats")
+    settings = load.load(environ={}, overrides={"node": {"node_id": "o-1", "origin": True}})
+    authorizing.write_auth(tmp_path, settings, Members(origins=("o-1",)), "WILLIW")
+    written = {file.name for file in (tmp_path / "o-1").iterdir()}
+    assert written == {place.name.replace("%i", service) for service in SERVICES}
