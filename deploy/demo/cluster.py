@@ -147,9 +147,10 @@ class Demo:
         report = await anyio.to_thread.run_sync(result.verified, watch)
         sound = report.ok and report.coverage == "whole"
         parts = ", ".join(f"{f.node_id} {size(f.size_bytes)}" for f in watch.deliveries())
-        say(
-            f"{watch.job_id} {'verified' if sound else 'NOT verified'}: {Path(model).name}: {parts}"
-        )
+        verdict = "verified" if sound else "NOT verified"
+        say(f"{watch.job_id} {verdict}: {Path(model).name}: {parts}")
+        for problem in report.problems:
+            say(f"  {problem}")
         return sound
 
     def _learn(self, said: Said[Fact]) -> None:

@@ -31,8 +31,10 @@ class NotAllowed(Permanent):
 async def opened(settings: Settings, name: str) -> AsyncIterator[Bus]:
     """The bus for the length of the block, which ends at the first refusal: NotAllowed.
 
+    Usage, before anything is asked, where there is no such key as the settings name.
     The server tells of a refusal beside the question, whose answer would be waited for in vain.
     """
+    readable(settings.bus.nkey_file or settings.bus.credentials_file)
     told: list[str] = []
     scope = anyio.CancelScope()
 
@@ -46,6 +48,20 @@ async def opened(settings: Settings, name: str) -> AsyncIterator[Bus]:
             yield bus
         if told:
             raise refusal(told[0], settings.bus)
+
+
+def readable(key_file: str) -> None:
+    """Usage where a key is named and cannot be read; else it would look as if no bus answered."""
+    if not key_file:
+        return
+    try:
+        Path(key_file).expanduser().read_bytes()
+    except OSError as error:
+        raise Usage(
+            f"the key {key_file} cannot be read: {error.strerror}",
+            advice="`williw provision --auth DIR` writes keys; on Kubernetes each machine's name "
+            "must be among its --node",
+        ) from None
 
 
 def refusal(told: str, settings: BusSettings) -> NotAllowed:

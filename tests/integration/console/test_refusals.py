@@ -128,3 +128,18 @@ def test_a_service_with_a_key_that_is_not_its_own_does_not_start(
     show(house, user, monkeypatch)
     assert app.run(["run", *words]) == 2
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["jobs"], ["doctor"], ["run", "planner"]])
+def test_a_key_that_is_not_there_is_no_bus_that_does_not_answer(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+) -> None:
+    monkeypatch.setenv("WILLIW_NATS_URL", "nats://127.0.0.1:1")
+    # What a pod sees where the Secret has no key of its machine's name.
+    (tmp_path / "key").mkdir()
+    monkeypatch.setenv("WILLIW_BUS_NKEY_FILE", str(tmp_path / "key"))
+    assert app.run(words) == 2
+    assert f"the key {tmp_path}/key cannot be read: Is a directory" in capsys.readouterr().err
