@@ -16,7 +16,7 @@ from tests.integration.faults.tiny import write_model
 
 ROOT = Path(__file__).parents[3]
 # One demonstration keeps two slow cores busy.
-pytestmark = pytest.mark.xdist_group("up")
+pytestmark = [pytest.mark.xdist_group("up"), pytest.mark.slow]
 
 
 @contextmanager
