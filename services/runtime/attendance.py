@@ -11,6 +11,7 @@ from nats.aio.msg import Msg
 from messages.base import Fact, Message
 from messages.failures import Passing
 from messages.subjects import JOB_ENDED, SPLIT_PLANNED
+from messages.wire import Undecodable
 from services.runtime import progress
 from services.runtime.bus import Bus
 from services.runtime.connection import BUS_TROUBLE
@@ -88,18 +89,28 @@ class Attendance:
         """Whether the fact's job has ended or was planned anew. Waits for the bus to answer."""
         while True:
             try:
-                ended = await self._bus.facts.last(
-                    JOB_ENDED, origin=fact.origin, job_id=fact.job_id
-                )
-                if ended is not None and ended.fact.generation >= fact.generation:
-                    return True
-                planned = await self._bus.facts.last(
-                    SPLIT_PLANNED, origin=fact.origin, job_id=fact.job_id
-                )
+                return await self._has_ended(fact) or await self._is_planned_anew(fact)
             except Passing:
                 await anyio.sleep(_TICK_S * _LOOK_EVERY_TICKS)
-            else:
-                return planned is not None and planned.fact.generation > fact.generation
+
+    async def _has_ended(self, fact: Fact) -> bool:
+        facts, of_job = self._bus.facts, {"origin": fact.origin, "job_id": fact.job_id}
+        try:
+            ended = await facts.last(JOB_ENDED, **of_job)
+        except Undecodable:
+            # Written by a newer version, or by nobody of ours: this generation can have no other.
+            return await facts.count(JOB_ENDED, **of_job, generation=fact.generation) > 0
+        return ended is not None and ended.fact.generation >= fact.generation
+
+    async def _is_planned_anew(self, fact: Fact) -> bool:
+        try:
+            planned = await self._bus.facts.last(
+                SPLIT_PLANNED, origin=fact.origin, job_id=fact.job_id
+            )
+        except Undecodable as error:
+            log.warning("passing over an unreadable fact", error=error.reason)
+            return False
+        return planned is not None and planned.fact.generation > fact.generation
 
     async def done(self, outcome: str = "done") -> None:
         """Acknowledge and wait for the server to know. A lost answer means the work is redone,

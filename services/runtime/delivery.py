@@ -1,7 +1,5 @@
 """One message's life: decoded, handled under a lease, its facts said, only then acknowledged."""
 
-import hashlib
-import secrets
 import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
@@ -9,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import anyio
-import msgspec
 import structlog
 from nats.aio.msg import Msg
 
@@ -19,8 +16,7 @@ from messages.base import Fact, Message
 from messages.failures import Passing, Permanent
 from messages.ids import JobId, NodeId
 from messages.jobs import JobFailed
-from messages.wire import decode_any
-from services.runtime import factlog, figures, names, progress
+from services.runtime import factlog, figures, incoming, progress
 from services.runtime.attendance import COMES_AGAIN, Attendance
 from services.runtime.bus import Bus
 from services.runtime.deadletters import bury, failure_of_unreadable
@@ -74,8 +70,7 @@ class Worker:
             patient=self._route.patient,
             met=self._met[sequence],
         )
-        trace = (msg.headers or {}).get(names.TRACE_PARENT) or _new_trace()
-        reset = factlog.trace_parent.set(trace)
+        reset = factlog.trace_parent.set(incoming.trace_of(msg))
         try:
             with figures.PROCESS.handling(self._service, self._route.subject.name, attendance):
                 await self._live(attendance)
@@ -91,8 +86,22 @@ class Worker:
 
     async def _live(self, attendance: Attendance) -> None:
         msg = attendance.msg
+        if incoming.sent_on(msg.headers):
+            log.warning("dropped: a stored message that a reader had sent on", subject=msg.subject)
+            await attendance.done("sent_on")
+            return
         try:
-            message = _read(msg, self._route)
+            await self._begin(attendance)
+        except Permanent as error:
+            # Not even its failure can be said: where it belongs stands what nobody can read.
+            log.error("cannot be said", subject=msg.subject, error=error.reason)
+            await self._persist(bury(self._bus, self._service, msg, masked(error.reason)))
+            await attendance.done("unsayable")
+
+    async def _begin(self, attendance: Attendance) -> None:
+        msg = attendance.msg
+        try:
+            message = incoming.read(msg, self._route)
         except Permanent as error:
             await self._persist(bury(self._bus, self._service, msg, error.reason))
             failed = failure_of_unreadable(msg.subject, self._route.subject, self._stage, error)
@@ -163,7 +172,7 @@ class Worker:
             generation=getattr(message, "generation", 1),
             stage=self._stage,
             reason=masked(reason)[:_REASON_LENGTH],
-            advice=advice,
+            advice=masked(advice)[:_REASON_LENGTH],
             node_id=self._node_id,
         )
 
@@ -184,27 +193,6 @@ class Worker:
                 return
 
 
-def _read(msg: Msg, route: Route[Any]) -> Message:
-    """The message, its ids those of the subject it came on; Permanent where it is none of these."""
-    message: Message = decode_any(msg.data, route.subject.types)
-    if getattr(message, "job_id", "") is None:
-        message = msgspec.structs.replace(message, job_id=minted_job_id(msg))
-    if route.subject.of(message) != msg.subject:
-        raise Permanent("the ids in the message are not those of its subject")
-    return message
-
-
-def minted_job_id(msg: Msg) -> JobId:
-    """The id of a command that brought none: from its place in the log, so the same each time."""
-    place = f"{msg.metadata.stream}/{msg.metadata.sequence.stream}/{msg.metadata.timestamp}"
-    return JobId("job-" + hashlib.sha256(place.encode()).hexdigest()[:12])
-
-
 def _jitter(sequence: int, attempt: int) -> float:
     """A factor of 0.8 to 1.2 that differs between messages, so that retries do not come in step."""
     return 0.8 + 0.4 * (zlib.crc32(f"{sequence}.{attempt}".encode()) % 1000) / 1000
-
-
-def _new_trace() -> str:
-    """A W3C trace context for a message that came with none."""
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"

@@ -12,6 +12,7 @@ from config.logging import masked
 from messages.api import Refusal
 from messages.failures import Passing, Permanent
 from messages.wire import decode, encode
+from services.runtime import incoming
 from services.runtime.bus import BY_REFERENCE, Bus
 from services.runtime.connection import BUS_TROUBLE
 from services.runtime.service import Endpoint, Service
@@ -34,11 +35,15 @@ async def serve(bus: Bus, service: Service, group: TaskGroup) -> nats.micro.Serv
 
 
 def _config(bus: Bus, endpoint: Endpoint[Any, Any], group: TaskGroup) -> EndpointConfig:
+    name = endpoint.api.subject.rsplit(".", 1)[-1]
+
     async def handle(request: Request) -> None:
+        if incoming.sent_on(request.headers):
+            log.warning("dropped: a stored message that a reader had sent on", endpoint=name)
+            return
         # nats-py runs a subscription's callbacks one at a time; a slow answer must block no other.
         group.start_soon(_answer, bus, endpoint, request)
 
-    name = endpoint.api.subject.rsplit(".", 1)[-1]
     return EndpointConfig(name=name, subject=endpoint.api.subject, handler=handle)
 
 

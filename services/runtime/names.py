@@ -23,9 +23,13 @@ MSG_ID = "Nats-Msg-Id"
 EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
 TRACE_PARENT = "traceparent"
+# What the server adds when it answers a direct get; no publisher writes them.
+OF_A_READ = ("Nats-Stream", "Nats-Num-Pending")
 
 WRONG_LAST_SEQUENCE = 10071
 MESSAGE_NOT_FOUND = 10037
+CONSUMER_NOT_FOUND = 10014
+START_CANNOT_CHANGE = 10012
 
 
 def consumer_name(service: str, route: Route[Any]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from nats.js.api import (
@@ -15,7 +16,7 @@ from nats.js.api import (
     StreamConfig,
 )
 from nats.js.client import JetStreamContext
-from nats.js.errors import BadRequestError, NotFoundError
+from nats.js.errors import APIError, BadRequestError, NotFoundError
 
 from config.logging import masked
 from config.settings import Bus as BusSettings
@@ -163,7 +164,20 @@ async def provision_consumers(bus: Bus, settings: Settings, services: Iterable[S
         for route in service.routes:
             config = consumer(settings.bus, service.name, route)
             with _answered():
-                await js.add_consumer(names.FACTS_STREAM, config=config)
+                await _made(js, config)
+
+
+async def _made(js: JetStreamContext, config: ConsumerConfig) -> None:
+    """Create or update a consumer; one that was made again after a deletion keeps its start."""
+    try:
+        await js.add_consumer(names.FACTS_STREAM, config=config)
+    except APIError as error:
+        if error.err_code != names.START_CANNOT_CHANGE:
+            raise
+        there = (await js.consumer_info(names.FACTS_STREAM, str(config.durable_name))).config
+        start: dict[str, Any] = {"opt_start_seq": there.opt_start_seq}
+        kept = config.evolve(deliver_policy=there.deliver_policy, **start)
+        await js.add_consumer(names.FACTS_STREAM, config=kept)
 
 
 async def missing(bus: Bus, services: Iterable[Service]) -> list[str]:
