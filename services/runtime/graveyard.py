@@ -23,6 +23,17 @@ class NoSuchLetter(Permanent):
         )
 
 
+class MessageGone(Permanent):
+    """A letter's message was too large to be kept in it, and the stream holds it no longer."""
+
+    def __init__(self, number: int, sequence: int) -> None:
+        super().__init__(
+            f"the message of dead letter {number} was kept at sequence {sequence} of the stream, "
+            "which holds it no longer",
+            advice=f"have it sent anew, and `williw dead drop {number}`",
+        )
+
+
 @dataclass(frozen=True)
 class Buried:
     """A dead letter by its number, the sequence in its stream; None where it cannot be read."""
@@ -53,6 +64,21 @@ class Graveyard:
         if raw is None:
             raise NoSuchLetter(number)
         return _read(raw)
+
+    async def payload(self, one: Buried) -> bytes:
+        """The bytes of a letter's message, from the stream where they outgrew it; MessageGone."""
+        letter = one.letter
+        if letter is None or letter.payload or not letter.stream_sequence:
+            return b"" if letter is None else letter.payload
+        try:
+            raw = await self._js.get_msg(names.FACTS_STREAM, letter.stream_sequence, direct=True)
+        except NotFoundError:
+            raise MessageGone(one.number, letter.stream_sequence) from None
+        except BUS_TROUBLE as error:
+            raise Passing(f"dead letters not read: {type(error).__name__}") from error
+        if raw.subject != letter.subject:
+            raise MessageGone(one.number, letter.stream_sequence)
+        return raw.data or b""
 
     async def drop(self, number: int) -> None:
         """Remove a letter for good; NoSuchLetter."""

@@ -20,7 +20,7 @@ from services.console.output import plain, say, say_json, table
 from services.console.reaching import ask, reached
 from services.console.wanted import new_job_id
 from services.runtime.bus import Bus
-from services.runtime.graveyard import Buried, Graveyard
+from services.runtime.graveyard import Buried, Graveyard, MessageGone
 
 All = Annotated[bool, Parameter(name="--all", negative="")]
 
@@ -54,9 +54,18 @@ def show(number: int, /, *, reach: Asking = None) -> int:
     number
         As `williw dead list` numbers them.
     """
-    one = ask(reach or Reach(), lambda bus: Graveyard(bus.client).letter(number))
-    say_json({**_object(one), "message": _payload(one)}, pretty=not (reach and reach.json))
+    told = ask(reach or Reach(), lambda bus: _whole(Graveyard(bus.client), number))
+    say_json(told, pretty=not (reach and reach.json))
     return EXIT_DONE
+
+
+async def _whole(graveyard: Graveyard, number: int) -> dict[str, Any]:
+    one = await graveyard.letter(number)
+    try:
+        body = await graveyard.payload(one)
+    except MessageGone as error:
+        return {**_object(one), "message": None, "lost": error.reason}
+    return {**_object(one), "message": _readable(body)}
 
 
 def retry(*number: int, every: All = False, reach: Asking = None) -> int:
@@ -116,7 +125,9 @@ async def _again(bus: Bus, one: Buried) -> str:
             advice=f"`williw dead drop {one.number}` removes it",
         )
     try:
-        message = decode_any(one.letter.payload, subject.types)
+        message = decode_any(await Graveyard(bus.client).payload(one), subject.types)
+    except MessageGone:
+        raise
     except Permanent as error:
         raise Permanent(
             f"dead letter {one.number} cannot be read by anybody: {error.reason}",
@@ -144,9 +155,8 @@ def _object(one: Buried) -> dict[str, Any]:
     return told
 
 
-def _payload(one: Buried) -> object:
+def _readable(body: bytes) -> object:
     """The message as JSON where it is, else its text as far as it is one."""
-    body = one.letter.payload if one.letter else b""
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -3,13 +3,16 @@
 from typing import Annotated
 
 import anyio
+import msgspec
 from cyclopts import Parameter
 
 from messages.failures import Permanent
 from messages.ids import JobId
 from messages.jobs import CancelJob, ModelRequested
+from messages.models import MetadataReady
+from messages.names import is_path
 from messages.state import JobState
-from messages.subjects import JOB_CANCEL, JOB_ENDED, MODEL_REQUESTED
+from messages.subjects import JOB_CANCEL, JOB_ENDED, METADATA_READY, MODEL_REQUESTED
 from services.console.commands.jobs import known, state_object
 from services.console.commands.request import wait_for_end
 from services.console.failures import EXIT_DONE, EXIT_FAILED
@@ -65,6 +68,8 @@ def retry(
 ) -> int:
     """Try an ended job again, as its next generation; what stands on disk is used again.
 
+    A branch of the Hub stays at the commit it meant before; ask anew for what it means now.
+
     Example: williw retry job-0123456789ab --wait
 
     Parameters
@@ -83,7 +88,7 @@ async def _retry(job_id: JobId, wait: bool, reach: Reach) -> int:
         await bus.facts.say(again)
         if reach.json:
             fields = {"job_id": job_id, "at": await bus.facts.now()}
-            say_json({"type": "ModelRequested", **fields, "generation": again.generation})
+            say_json({"type": type(again).__name__, **fields, "generation": again.generation})
         else:
             say(f"{job_id} goes on as generation {again.generation}")
         if not wait:
@@ -91,23 +96,34 @@ async def _retry(job_id: JobId, wait: bool, reach: Reach) -> int:
         return await wait_for_end(bus, Watch(job_id), reach, again.generation)
 
 
-async def next_generation(bus: Bus, state: JobState) -> ModelRequested:
-    """The fact that starts an ended job again; Permanent where it runs, or had no request."""
+async def next_generation(bus: Bus, state: JobState) -> ModelRequested | MetadataReady:
+    """The fact that starts an ended job again; Permanent where it runs, or had no beginning.
+
+    What `main` was resolved to before is asked for again, so that what stands is used again. A job
+    that came with metadata of its own starts again from those.
+    """
     if not state.ended:
         raise Permanent(
             f"job {state.job_id} has not ended: it is {state.status}",
             advice="cancel it first, or wait",
         )
+    generation = state.generation + 1
     requested = await bus.facts.last(MODEL_REQUESTED, job_id=state.job_id)
     if requested is None:
-        raise Permanent(
-            f"job {state.job_id} came with metadata of its own, so there is no request to repeat",
-            advice="send the metadata again to williw.api.process",
-        )
+        ready = await bus.facts.last(METADATA_READY, job_id=state.job_id)
+        if ready is None:
+            raise Permanent(
+                f"of job {state.job_id} neither a request nor metadata is kept: nothing to repeat",
+                advice="ask for the model again",
+            )
+        return msgspec.structs.replace(ready.fact, generation=generation)
+    request = requested.fact.request
+    if state.revision and not is_path(request.model_name):
+        request = msgspec.structs.replace(request, revision=state.revision)
     return ModelRequested(
         origin=requested.fact.origin,
         job_id=state.job_id,
-        generation=state.generation + 1,
-        request=requested.fact.request,
+        generation=generation,
+        request=request,
         retry_of=state.generation,
     )

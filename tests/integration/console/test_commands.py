@@ -77,6 +77,10 @@ def test_an_ended_job_is_not_cancelled_but_can_be_tried_again(house: House) -> N
     house.ask("cancel", job, code=1)
     last = house.ask("retry", job, "--wait")
     assert (last["type"], last["generation"]) == ("JobCompleted", 2)
+    assert {node["node_id"] for node in last["nodes"]} == {"node_001", "node_002"}
+    assert [node["from"] for node in last["nodes"]] == [
+        {"held": node["bytes"]} for node in last["nodes"]
+    ], "what a node holds is not moved to it again"
     assert house.ask("status", job)["generation"] == 2
 
 
