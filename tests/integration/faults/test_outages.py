@@ -108,14 +108,17 @@ async def test_a_cluster_that_loses_its_leader_or_is_cut_in_two_loses_nothing(
             seconds = await _under_load(house, bus, 4, leader_dies)
             worst = max(seconds.values())
             row(record_property, "cluster of 3: leader killed", JobCompleted, worst, "slowest")
-            model = house.model("apart")
-            name = await cluster.leader(bus)
-            cluster.send(name, signal.SIGSTOP)
-            began = wall_s()
-            job_id = await ask_until_taken(bus, model, "job-apart")
-            ending = await ended(bus, job_id)
-            seconds_apart = wall_s() - began
-            cluster.send(name, signal.SIGCONT)
-            await settled(bus)
-            assert isinstance(await kept(house, bus, job_id, model), JobCompleted), ending
-            row(record_property, "cluster of 3: leader cut off", ending, seconds_apart)
+            for which in ("leader", "follower"):
+                model = house.model(f"apart-{which}")
+                name = await cluster.leader(bus)
+                if which == "follower":
+                    name = next(other for other in "abc" if other != name)
+                cluster.send(name, signal.SIGSTOP)
+                began = wall_s()
+                job_id = await ask_until_taken(bus, model, f"job-apart-{which}")
+                ending = await ended(bus, job_id)
+                seconds_apart = wall_s() - began
+                cluster.send(name, signal.SIGCONT)
+                await settled(bus)
+                assert isinstance(await kept(house, bus, job_id, model), JobCompleted), ending
+                row(record_property, f"cluster of 3: {which} cut off", ending, seconds_apart)
