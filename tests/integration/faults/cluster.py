@@ -21,6 +21,9 @@ host: 127.0.0.1
 port: {port}
 jetstream {{ store_dir: "{store}", sync_interval: always, max_file_store: 64GB }}
 cluster {{ name: williw, listen: "127.0.0.1:{route}", routes: [{routes}] }}
+# By default servers take a minute and more to leave one that stands still, its links open.
+ping_interval: "5s"
+ping_max: 2
 """
 
 
