@@ -2,13 +2,16 @@
 
 import hashlib
 import hmac
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import anyio
 
 from messages.ids import JobId, NodeId, is_id
+from messages.plans import MegaphonePlan
 from messages.shards import Access, ShardsReady
+from services.distributor.routes import behind
 
 _REREAD_S = 1.0
 
@@ -30,14 +33,26 @@ class Known:
     access: Access | None
     ready: ShardsReady | None
     at: float
-    files: frozenset[str] = frozenset()
+    relay: MegaphonePlan | None = None
+
+    def opens(self, node: NodeId, digest: str) -> bool:
+        """Whether the file is part of this node's stage, or of one that it relays for."""
+        files = self.access.files if self.access is not None else {}
+        served = {node} if self.relay is None else {node} | behind(node, self.relay)
+        return any(digest in files.get(one, ()) for one in served)
+
+
+async def no_relay(_ready: ShardsReady) -> MegaphonePlan | None:
+    """Nobody relays: each node may fetch what is its own."""
+    return None
 
 
 @dataclass
 class Gate:
-    """Admits those whom the origin of a job let in."""
+    """Admits those whom the origin of a job let in; `relay` reads who hands on to whom."""
 
     ask: Ask
+    relay: Callable[[ShardsReady], Awaitable[MegaphonePlan | None]] = no_relay
     _known: dict[JobId, Known] = field(default_factory=dict)
 
     async def admits(self, job_id: str, token: str, digest: str) -> NodeId | None:
@@ -49,10 +64,10 @@ class Gate:
         for again in (False, True):
             if again:  # a new generation may have come since
                 known = await self._about(JobId(job_id), at_least=anyio.current_time())
-            if known.access is not None and digest in known.files:
-                for node, expected in known.access.tokens.items():
-                    if hmac.compare_digest(shown, expected):
-                        return node
+            tokens = known.access.tokens if known.access is not None else {}
+            for node, expected in tokens.items():
+                if hmac.compare_digest(shown, expected) and known.opens(node, digest):
+                    return node
         return None
 
     async def ready(self, job_id: JobId) -> ShardsReady | None:
@@ -72,9 +87,8 @@ class Gate:
             return known
         ready = await self.ask.shards(job_id)
         access = None if ready is None else await self.ask.access(ready)
-        names = access.files.values() if access is not None else ()
-        files = frozenset(digest for listed in names for digest in listed)
-        known = Known(access, ready, now, files)
+        relay = None if ready is None else await self.relay(ready)
+        known = Known(access, ready, now, relay)
         self._known[job_id] = known
         if len(self._known) > 256:
             del self._known[min(self._known, key=lambda job: self._known[job].at)]

@@ -29,6 +29,19 @@ def route(
     return tuple(dict.fromkeys(source for source in wanted if source != node))
 
 
+def behind(node: NodeId, relay: MegaphonePlan) -> frozenset[NodeId]:
+    """The nodes that receive through this one: its next nodes, theirs, and so on."""
+    following = {step.node_id: step.next_nodes for step in relay.chain}
+    found: set[NodeId] = set()
+    ahead = list(following.get(node, ()))
+    while ahead:
+        one = ahead.pop()
+        if one not in found:
+            found.add(one)
+            ahead += following.get(one, ())
+    return frozenset(found)
+
+
 def files_by_route(
     files: Sequence[str],
     node: NodeId,

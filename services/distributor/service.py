@@ -16,7 +16,7 @@ from messages.failures import Passing, Permanent
 from messages.ids import JobId, NodeId, is_id
 from messages.jobs import DeliveredStage, JobCompleted
 from messages.nodes import NodeEntry
-from messages.plans import NodeAssigned, SplitPlanned
+from messages.plans import MegaphonePlan, NodeAssigned, SplitPlan, SplitPlanned
 from messages.shards import Access, ShardDelivered, ShardsReady, StageFile, StageManifest
 from messages.subjects import NODE_ASSIGNED, SHARD_DELIVERED, SHARDS_READY, SPLIT_PLANNED
 from services.checkpoint.shelf import OriginShelf
@@ -52,6 +52,15 @@ class Facts:
             return Access(tokens={}, files={})
         return await self._bus.documents.load(ready.access, Access)
 
+    async def relay(self, ready: ShardsReady) -> MegaphonePlan | None:
+        """Who hands on to whom in it; None where its plan is no longer on the bus."""
+        said = await self._bus.facts.last(
+            SPLIT_PLANNED, origin=ready.origin, job_id=ready.job_id, generation=ready.generation
+        )
+        if said is None or not isinstance(said.fact, SplitPlanned):
+            return None
+        return (await self._bus.documents.load(said.fact.plan, SplitPlan)).megaphone_plan
+
 
 class Distributor:
     """The handlers and the background of one node."""
@@ -62,7 +71,8 @@ class Distributor:
         self._store = Store(settings.models_dir)
         shelf = OriginShelf(settings.origin_dir / "stages") if settings.node.origin else None
         self._holdings = Holdings(self._store, shelf)
-        self._gate = Gate(Facts(bus))
+        facts = Facts(bus)
+        self._gate = Gate(facts, facts.relay)
         server_tls, client_tls = tls_contexts(settings.distributor)
         self._server_tls = server_tls
         self.deliveries = Deliveries(settings, bus, self._store, self._holdings, shelf, client_tls)

@@ -10,9 +10,11 @@ from aiohttp import web
 
 from messages.ids import NodeId
 from messages.jobs import JobCompleted
+from messages.shards import Access, ShardsReady
+from messages.subjects import SHARDS_READY
 from services.checkpoint.stage import verify
 from services.distributor import transfer
-from tests.integration.delivery.rig import ORIGIN, Rig, parts, plan_of, sources_of
+from tests.integration.delivery.rig import ORIGIN, Rig, Topology, parts, plan_of, sources_of
 
 Answer = Callable[[web.Request, int, int], Awaitable[web.StreamResponse]]
 
@@ -97,3 +99,48 @@ async def test_a_token_opens_the_files_of_its_plan_and_nothing_else(rig: Rig) ->
                     assert got.status == 403
             async with session.get("/v1/files/../../etc/passwd") as got:
                 assert got.status == 404
+
+
+async def _opened(rig: Rig, asker: NodeId, owner: NodeId) -> set[int]:
+    """What each node answers to `asker`'s token for the files that `owner` alone needs."""
+    said = await rig.bus.facts.last(SHARDS_READY, job_id=rig.job_id)
+    token = await rig.bus.grants.token(asker, rig.job_id)
+    assert said is not None
+    assert isinstance(said.fact, ShardsReady)
+    assert said.fact.access is not None
+    files = (await rig.bus.documents.load(said.fact.access, Access)).files
+    others = {digest for node, held in files.items() if node != owner for digest in held}
+    own = set(files[owner]) - others
+    assert own
+    headers = {
+        "Authorization": f"Bearer {token}",
+        "Williw-Job": rig.job_id,
+        "Williw-For": owner,
+        "Range": "bytes=0-9",
+    }
+    answers = set()
+    for entry in await rig.bus.registry.nodes():
+        if entry.node.node_id not in (ORIGIN, owner):
+            continue
+        async with aiohttp.ClientSession(entry.data_url) as session:
+            for digest in own:
+                async with session.get(f"/v1/files/{digest}", headers=headers) as got:
+                    answers.add(got.status)
+    return answers
+
+
+@pytest.mark.parametrize("topology", ["chain", "star"])
+async def test_a_token_opens_its_nodes_files_and_those_it_relays(
+    rig: Rig, topology: Topology
+) -> None:
+    first, second, last = nodes = (NodeId("b"), NodeId("c"), NodeId("d"))
+    async with rig.nodes(ORIGIN, *nodes):
+        await rig.plan(plan_of(nodes, parts(6, nodes, tied=False), topology=topology))
+        assert isinstance(await rig.ending(), JobCompleted)
+        for node in nodes:
+            assert await _opened(rig, node, node) == {206}
+        relayed = {206} if topology == "chain" else {403}
+        assert await _opened(rig, first, second) == relayed
+        assert await _opened(rig, first, last) == relayed
+        assert await _opened(rig, last, first) == {403}
+        assert await _opened(rig, second, first) == {403}

@@ -2,7 +2,7 @@
 
 from messages.ids import NodeId
 from messages.plans import MegaphonePlan, RelayStep
-from services.distributor.routes import files_by_route, route
+from services.distributor.routes import behind, files_by_route, route
 
 O, A, B, C = (NodeId(name) for name in ("origin", "a", "b", "c"))  # noqa: E741
 
@@ -37,3 +37,16 @@ def test_files_of_one_route_travel_together() -> None:
         (B, O, A): ("tok",),
         (O,): ("own-c",),
     }
+
+
+def test_behind_a_node_are_those_whom_its_next_nodes_lead_to() -> None:
+    following = {A: (B,), B: (C, A), C: ()}
+    steps = tuple(
+        RelayStep(node_id=node, step=k, layer_names=(), next_nodes=ahead)
+        for k, (node, ahead) in enumerate(following.items())
+    )
+    chain = MegaphonePlan(start_node=A, chain=steps)
+    assert behind(C, chain) == frozenset()
+    assert behind(B, chain) >= {C}
+    assert behind(O, chain) == frozenset()
+    assert behind(A, relay("star")) == frozenset()
