@@ -17,7 +17,7 @@ LayerType = Literal[
 ]
 
 
-class Layer(msgspec.Struct, frozen=True, kw_only=True):
+class Layer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One tensor of the checkpoint, by its own name.
 
     `compute_required` is GFLOP of one forward pass at the metadata's batch and sequence,
@@ -37,7 +37,7 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
     assigned_with: str | None = None
 
 
-class Block(msgspec.Struct, frozen=True, kw_only=True):
+class Block(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a pipeline may not cut: consecutive tensors that one node computes together.
 
     Blocks are in execution order. `compute_required` is GFLOP, `decode_compute` GFLOP for one

@@ -10,7 +10,7 @@ from messages.ids import Count, NodeId, NonNegative, Positive, PositiveCount
 Percent = Annotated[float, Meta(ge=0, le=100)]
 
 
-class Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What one machine offers. None means "not reported": no threshold applies to it.
 
     `compute_gflops` is what is available for this work (already × (1 − utilisation) where it came

@@ -11,7 +11,7 @@ from messages.jobs import ModelRequest
 from messages.wishes import Objective, Strategy
 
 
-class NodeShare(msgspec.Struct, frozen=True, kw_only=True):
+class NodeShare(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One node's part: `total_compute` in GFLOP; utilisation = need / (power × budget seconds)."""
 
     layer_names: tuple[str, ...]
@@ -19,14 +19,14 @@ class NodeShare(msgspec.Struct, frozen=True, kw_only=True):
     compute_utilization: NonNegative
 
 
-class SelectedNode(msgspec.Struct, frozen=True, kw_only=True):
+class SelectedNode(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A node the plan uses and the GFLOPS it was planned with."""
 
     node_id: NodeId
     compute_power: Positive
 
 
-class RelayStep(msgspec.Struct, frozen=True, kw_only=True):
+class RelayStep(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A node's place in the relay: it receives at `step` and serves `next_nodes` onward."""
 
     node_id: NodeId
@@ -47,7 +47,7 @@ class MegaphonePlan(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-class Assignment(msgspec.Struct, frozen=True, kw_only=True):
+class Assignment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Stage `stage` of copy `replica`: blocks [`start_block`, `end_block`) on `node_id`."""
 
     node_id: NodeId
@@ -61,14 +61,14 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     stage_s: NonNegative
 
 
-class Backup(msgspec.Struct, frozen=True, kw_only=True):
+class Backup(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A node that could take over a stage: the one whose loss would cost most, fitting here."""
 
     node_id: NodeId
     covers: tuple[NodeId, ...] = ()
 
 
-class Rejection(msgspec.Struct, frozen=True, kw_only=True):
+class Rejection(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A node the plan does not use, and every reason why."""
 
     node_id: NodeId

@@ -1,6 +1,7 @@
 """From stages on nodes to the plan file: shares, relay, backups, rejections and predictions."""
 
 import hashlib
+import operator
 
 import msgspec
 
@@ -15,6 +16,8 @@ from services.planner.predict import forecast
 
 PROVEN_GAP = 1e-9
 """A gap below this is rounding: the bound is proven in integers, the gap printed from floats."""
+_FLEETING = {"disk_bytes", "gpu_percent", "cpu_percent", "memory_percent", "battery_percent"}
+_lasting = operator.attrgetter(*[f for f in Node.__struct_fields__ if f not in _FLEETING])
 
 
 def assemble(case: Case, placed: Placed) -> SplitPlan:
@@ -73,20 +76,8 @@ def plan_id_of(case: Case) -> PlanId:
     metadata = msgspec.structs.replace(case.metadata, generated_at=None)
     usable = {node.node_id for node in case.selection.nodes}
     nodes = [(_lasting(node), node.node_id in usable) for node in case.nodes]
-    body = msgspec.json.encode((metadata, nodes, case.wishes, case.policy, case.origin or ""))
+    body = msgspec.msgpack.encode((metadata, nodes, case.wishes, case.policy, case.origin or ""))
     return PlanId(hashlib.sha256(body).hexdigest()[:32])
-
-
-def _lasting(node: Node) -> Node:
-    """The node without the figures that change from one heartbeat to the next."""
-    return msgspec.structs.replace(
-        node,
-        disk_bytes=None,
-        gpu_percent=None,
-        cpu_percent=None,
-        memory_percent=None,
-        battery_percent=None,
-    )
 
 
 def _bound_and_gap(reached_s: float, bound_s: float) -> tuple[float, float]:

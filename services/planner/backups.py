@@ -22,12 +22,10 @@ def backups_of(
     wanted = min(_MOST_BACKUPS, max(LEAST_BACKUPS, len(assignments) // 8))
     ranked = sorted(assignments, key=lambda a: a.memory_bytes)
     needs = [a.memory_bytes for a in ranked]
+    holders = [a.node_id for a in ranked]
     covered = {node.node_id: bisect_right(needs, offered[node.node_id]) for node in spare}
     best = sorted(spare, key=lambda n: (-covered[n.node_id], -n.compute_gflops, n.node_id))
     return tuple(
-        Backup(
-            node_id=node.node_id,
-            covers=tuple(a.node_id for a in ranked[: covered[node.node_id]]),
-        )
+        Backup(node_id=node.node_id, covers=tuple(holders[: covered[node.node_id]]))
         for node in best[:wanted]
     )

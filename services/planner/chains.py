@@ -57,7 +57,8 @@ class Answer:
 
 def bottleneck(line: Line, offers: Sequence[Offer], chain: Chain) -> float:
     """The largest stage time of the chain."""
-    return max(line.seconds(offers[s.offer], s.start, s.end) for s in chain)
+    sums = line.work_sums
+    return max([(sums[end] - sums[start]) / offers[k].rate for k, start, end in chain])
 
 
 def smallest(

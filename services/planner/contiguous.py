@@ -9,9 +9,9 @@ from messages.nodes import Node
 from messages.plans import Assignment
 from messages.wishes import Wishes
 from services.planner.case import Case, Placed
-from services.planner.chains import Chain, Demands, bottleneck
+from services.planner.chains import Chain, Demands, Stage
 from services.planner.failures import ImpossibleWish, Infeasible
-from services.planner.line import Line, Offer, line_of, memory_bytes
+from services.planner.line import Line, Offer, line_of
 from services.planner.pipeline import exists, solve
 from services.planner.refusal import refusal, too_many_copies
 from services.planner.replicas import best_fleet
@@ -29,8 +29,7 @@ def place(case: Case) -> Placed:
     solver = functools.partial(solve, line, demands=demands)
     fleet = best_fleet(line, offers, solver, wanted)
     if fleet is not None:
-        slowest_s = max(bottleneck(line, offers, chain) for chain in fleet.chains)
-        bound_s = slowest_s / (1 + fleet.gap)
+        bound_s = fleet.slowest_s / (1 + fleet.gap)
         return placed_chains(case, line, offers, fleet.chains, bound_s, fleet.proof)
     if wanted is not None and wanted > 1 and solver(offers) is not None:
         raise too_many_copies(line, offers, wanted, case.headroom)
@@ -82,14 +81,11 @@ def placed_chains(
     by_id = {node.node_id: node for node in case.selection.nodes}
     return Placed(
         assignments=tuple(
-            assignment(
-                case,
-                by_id[offers[s.offer].node_id],
-                (stage, replica),
-                (line.borders[s.start], line.borders[s.end]),
-            )
-            for replica, chain in enumerate(chains)
-            for stage, s in enumerate(chain)
+            [
+                _assignment(case, line, by_id[offers[units.offer].node_id], (stage, replica), units)
+                for replica, chain in enumerate(chains)
+                for stage, units in enumerate(chain)
+            ]
         ),
         lower_bound_s=lower_bound_s,
         proof=proof,
@@ -123,26 +119,27 @@ def demands_of(wishes: Wishes, line: Line, offers: Sequence[Offer]) -> Demands:
     return Demands(pins, frozenset(index[node_id] for node_id in wishes.require), order)
 
 
-def assignment(case: Case, node: Node, place: tuple[int, int], cut: tuple[int, int]) -> Assignment:
-    """Blocks [start, end) = `cut` on the node, at `place` (stage, replica).
+def _assignment(
+    case: Case, line: Line, node: Node, place: tuple[int, int], units: Stage
+) -> Assignment:
+    """The stage's units on the node, at `place` (stage, replica).
 
     The last stage holds the tied tensors as well.
     """
-    (stage, replica), (start, end) = place, cut
+    start, end = line.borders[units.start], line.borders[units.end]
     mine = case.blocks[start:end]
-    names = tuple(name for block in mine for name in block.tensors)
-    memory = sum(memory_bytes(block) for block in mine)
+    names = tuple([name for block in mine for name in block.tensors])
     if end == len(case.blocks) and start > case.tie.block:
-        names, memory = names + case.tie.names, memory + case.tie.size_bytes
-    compute = math.fsum(block.compute_required for block in mine)
+        names += case.tie.names
+    compute = math.fsum([block.compute_required for block in mine])
     return Assignment(
         node_id=node.node_id,
-        stage=stage,
-        replica=replica,
+        stage=place[0],
+        replica=place[1],
         start_block=start,
         end_block=end,
         layer_names=names,
         compute_required=compute,
-        memory_bytes=memory,
+        memory_bytes=line.memory_of(units.start, units.end),
         stage_s=compute / node.compute_gflops,
     )

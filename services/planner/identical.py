@@ -2,26 +2,28 @@
 
 Between the ends only the number of units on a node counts, not which; so a limit is feasible
 exactly when the nodes' counts sum to n, after the two nodes that lose least host the ends. O(nodes)
-for each limit, vectorised; the smallest feasible double is found by bisection.
+for each limit, vectorised; the smallest feasible double is one of the times at which a count grows.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from services.planner.bounds import least_feasible
-from services.planner.chains import Chain, Stage, smallest
+from services.planner.chains import Chain, Stage
 from services.planner.line import Line, Offer
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 _NEVER = 1 << 40
-_NEAR = 1e-8
+_GROWTH = 2.0
+_MOST_STEPS = 20_000
 
 
 def applies(line: Line) -> bool:
     """Whether all units but the first and the last are alike, and a tied tensor is in the first."""
-    middle = {(line.works[u], line.memory[u], line.disk[u]) for u in range(1, len(line) - 1)}
+    middle = set(zip(line.works[1:-1], line.memory[1:-1], line.disk[1:-1], strict=True))
     return len(line) >= 2 and len(middle) <= 1 and (line.tie_unit == 0 or not line.tie_bytes)
 
 
@@ -90,39 +92,56 @@ class Counts:
         return self._fill(hosts[0], hosts[1], plain, first, last)
 
     def _fill(self, opens: int, closes: int, plain: Ints, first: Ints, last: Ints) -> Chain:
-        left = self.middle
-        at_front = min(left, int(first[opens]))
-        left -= at_front
-        at_back = min(left, int(last[closes]))
-        left -= at_back
-        stages, at = [Stage(opens, 0, 1 + at_front)], 1 + at_front
-        for k in np.argsort(-plain, kind="stable").tolist():
-            if left == 0:
-                break
-            take = min(left, int(plain[k])) if k not in (opens, closes) else 0
-            if take:
-                stages.append(Stage(k, at, at + take))
-                at, left = at + take, left - take
-        return (*stages, Stage(closes, at, len(self.line)))
+        at_front = min(self.middle, int(first[opens]))
+        at_back = min(self.middle - at_front, int(last[closes]))
+        others = plain.copy()
+        others[[opens, closes]] = 0
+        order = np.argsort(-others, kind="stable")
+        ends = 1 + at_front + np.cumsum(others[order])
+        edge = len(self.line) - 1 - at_back
+        used = int(np.searchsorted(ends, edge)) + 1 if at_front + at_back < self.middle else 0
+        borders = [1 + at_front, *np.minimum(ends[:used], edge).tolist()]
+        between = map(Stage, order[:used].tolist(), borders, borders[1:])
+        return (Stage(opens, 0, borders[0]), *between, Stage(closes, edge, len(self.line)))
+
+    def steps(self, low_s: float, high_s: float) -> Floats | None:
+        """The times in (low, high] at which some node can take one unit more, in order.
+
+        None where there are too many to list.
+        """
+        low, high = self.under(low_s), self.under(high_s)
+        if self.work and np.sum(high[1:]) - np.sum(low[1:]) > _MOST_STEPS:
+            return None
+        works = (0, self.line.works[0], self.line.works[-1])
+        times = [self.total / self.rates[high[0] & ~low[0]]]
+        for used, before, after in zip(works, low[1:], high[1:], strict=True):
+            more = np.minimum(after, 0 if self.work == 0 else self.middle) - before
+            node = np.repeat(np.arange(len(more)), np.maximum(more, 0))
+            nth = np.arange(len(node)) - np.searchsorted(node, node) + 1
+            times.append((used + (before[node] + nth) * self.work) / self.rates[node])
+        found = np.unique(np.concatenate(times))
+        return found[(found > low_s) & (found <= high_s)]
 
 
 def best(line: Line, offers: Sequence[Offer]) -> tuple[Chain, float] | None:
-    """The best chain and a proven lower bound, which is its time; None where nothing fits."""
+    """The best chain and a proven lower bound, which is its time; None where nothing fits.
+
+    What fits changes only at the times at which some node can take one unit more. Between a limit
+    that is refused and one that is not these are listed, and the first that suffices is the least.
+    """
     counts = Counts(line, offers)
-    low_s = counts.total / float(counts.rates.sum()) * (1 - 1e-12)
-    top_s = max(float(counts.total / counts.rates.min()), low_s)
-    if not counts.feasible(top_s):
-        return None
-    near_s = low_s
-    while not counts.feasible(near_s):
-        low_s, near_s = near_s, min(top_s, near_s * 1.25)
-    near_s = least_feasible(counts.feasible, low_s, near_s, tolerance=_NEAR)
-
-    def oracle(limit_s: float) -> Chain | None:
-        return counts.chain(limit_s) if counts.feasible(limit_s) else None
-
-    start = oracle(min(top_s, near_s * (1 + 2 * _NEAR))) or counts.chain(top_s)
-    return smallest(line, offers, oracle, near_s, start)
+    low_s = counts.total / float(counts.rates.sum()) * (1 - 1e-12) if counts.total else -1.0
+    top_s = float(counts.total / counts.rates.min())
+    high_s = min(top_s, low_s * _GROWTH) if counts.total else 0.0
+    while not counts.feasible(high_s):
+        if high_s == top_s:
+            return None
+        low_s, high_s = high_s, min(top_s, high_s * _GROWTH)
+    while (times := counts.steps(low_s, high_s)) is None:
+        middle = low_s + (high_s - low_s) / 2
+        low_s, high_s = (low_s, middle) if counts.feasible(middle) else (middle, high_s)
+    least = bisect_left(times, 1, key=lambda t: int(counts.feasible(float(t))))
+    return counts.chain(float(times[least])), float(times[least])
 
 
 def _hosts(plain: Ints, first: Ints, last: Ints) -> tuple[int, int, int] | None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
 
+import msgspec
+
 from messages.ids import NodeId
 from messages.metadata import Block
 
@@ -19,8 +21,7 @@ _TOTAL_BITS = 50
 _MOST_SCALE_BITS = 100
 
 
-@dataclass(frozen=True)
-class Offer:
+class Offer(msgspec.Struct, frozen=True, gc=False):
     """What one node brings: `rate` work units a second, memory and disk in bytes.
 
     A hop away from the node costs `hop_s` plus `byte_s` for every byte of activations.
@@ -142,15 +143,14 @@ def scale_of(total_gflop: float) -> float:
 def line_of(blocks: Sequence[Block], tie_bytes: int = 0, tie_block: int = 0) -> Line:
     """The line of these blocks: blocks bound by `together_with`, and all between, are one unit."""
     borders = _borders(blocks)
-    scale = scale_of(math.fsum(b.compute_required for b in blocks))
-    units = [blocks[i:j] for i, j in pairwise(borders)]
+    scale = scale_of(math.fsum([b.compute_required for b in blocks]))
     tie_unit = bisect_right(borders, tie_block) - 1
     return Line(
-        works=tuple(sum(round(b.compute_required * scale) for b in unit) for unit in units),
-        memory=tuple(sum(memory_bytes(b) for b in unit) for unit in units),
-        disk=tuple(sum(b.weight_bytes for b in unit) for unit in units),
+        works=_by_unit([round(b.compute_required * scale) for b in blocks], borders),
+        memory=_by_unit([memory_bytes(b) for b in blocks], borders),
+        disk=_by_unit([b.weight_bytes for b in blocks], borders),
         borders=borders,
-        outputs=tuple(unit[-1].output_bytes for unit in units),
+        outputs=tuple([blocks[end - 1].output_bytes for end in borders[1:]]),
         scale=scale,
         tie_bytes=tie_bytes,
         tie_unit=tie_unit,
@@ -160,6 +160,12 @@ def line_of(blocks: Sequence[Block], tie_bytes: int = 0, tie_block: int = 0) -> 
 def memory_bytes(block: Block) -> int:
     """What a block needs resident: weights, key-value cache and activations."""
     return block.weight_bytes + block.kv_bytes + block.activation_bytes
+
+
+def _by_unit(figures: Sequence[int], borders: Sequence[int]) -> tuple[int, ...]:
+    if len(borders) == len(figures) + 1:
+        return tuple(figures)
+    return tuple(sum(figures[start:end]) for start, end in pairwise(borders))
 
 
 def _borders(blocks: Sequence[Block]) -> tuple[int, ...]:

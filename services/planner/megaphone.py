@@ -5,6 +5,8 @@ slowest link and a star as long as the start node's upload or the slowest receiv
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from operator import truediv
 
 from messages.ids import NodeId
 from messages.plans import MegaphonePlan, RelayStep
@@ -27,12 +29,13 @@ def relay_plan(
     star, or a chain by falling bandwidth, is taken where it is predicted 5 % faster.
     """
     start = origin if origin is not None else next(iter(parts))
-    order = sorted(parts, key=lambda node: node != start)
+    order = sorted(parts, key=start.__ne__)
     rate = {n: (mbps.get(n) or ASSUMED_MBPS) * 1e6 / 8 for n in {start, *parts}}
     chain_s = chain_time(order, start, parts, sizes, rate)
     star_s = star_time(order, start, parts, sizes, rate)
-    by_rate = sorted(order, key=lambda n: (n != start, -rate[n]))
-    by_rate_s = chain_time(by_rate, start, parts, sizes, rate)
+    by_rate = sorted(order, key=rate.__getitem__, reverse=True)
+    by_rate.sort(key=start.__ne__)
+    by_rate_s = chain_s if by_rate == order else chain_time(by_rate, start, parts, sizes, rate)
     reason = "chain in pipeline order"
     if by_rate_s < _WORTH_IT * chain_s:
         order, chain_s, reason = by_rate, by_rate_s, "chain, fastest links first"
@@ -62,20 +65,29 @@ def chain_time(
     sizes: Mapping[str, int],
     rate: Mapping[NodeId, float],
 ) -> float:
-    """Seconds of a chain: each link carries once whatever anybody behind it needs."""
-    behind: set[str] = set()
-    behind_bytes, longest_s = 0, 0.0
-    for k in range(len(order) - 1, -1, -1):
-        node = order[k]
-        if node == start:
-            break
-        for name in parts[node]:
-            if name not in behind:
-                behind.add(name)
-                behind_bytes += sizes.get(name, 0)
-        sender = order[k - 1] if k else start
-        longest_s = max(longest_s, behind_bytes / min(rate[sender], rate[node]))
-    return longest_s
+    """Seconds of a chain: each link carries once whatever anybody behind it needs.
+
+    The start node comes first where it is in `order` at all.
+    """
+    receivers = order[1:] if order[0] == start else order
+    rates = [rate[start], *[rate[node] for node in receivers]]
+    links = map(min, rates, rates[1:])
+    return max(map(truediv, _needed_from(receivers, parts, sizes), links), default=0.0)
+
+
+def _needed_from(
+    order: Sequence[NodeId], parts: Mapping[NodeId, tuple[str, ...]], sizes: Mapping[str, int]
+) -> list[int]:
+    """For each node the bytes that it and those after it need, each tensor once."""
+    seen: set[str] = set()
+    own = []
+    for node in reversed(order):
+        mine = parts[node]
+        if not seen.isdisjoint(mine):
+            mine = tuple([name for name in mine if name not in seen])
+        seen.update(mine)
+        own.append(sum([sizes.get(name, 0) for name in mine]))
+    return list(accumulate(own))[::-1]
 
 
 def star_time(
@@ -86,7 +98,7 @@ def star_time(
     rate: Mapping[NodeId, float],
 ) -> float:
     """Seconds of a star: the start node sends every part itself."""
-    each = {n: sum(sizes.get(name, 0) for name in parts[n]) for n in order if n != start}
+    each = {n: sum([sizes.get(name, 0) for name in parts[n]]) for n in order if n != start}
     slowest = max((size / rate[n] for n, size in each.items()), default=0.0)
     return max(slowest, sum(each.values()) / rate[start])
 

@@ -56,6 +56,8 @@ def tie_of(metadata: ModelMetadata, blocks: Sequence[Block]) -> Tie:
     A tied group with exactly one stored name is stored where that name is and needed by the head.
     A group with several stored names needs nothing more. Bytes are 0 where no layers are listed.
     """
+    if not metadata.ties:
+        return Tie()
     home = {name: k for k, block in enumerate(blocks) for name in block.tensors}
     size = {layer.name: layer_bytes(layer) for layer in metadata.layers}
     names: list[str] = []
@@ -106,9 +108,10 @@ def _block(name: str, layers: Sequence[Layer]) -> Block:
 
 
 def _unique(field: str, names: Iterable[str]) -> None:
-    twice = [name for name, times in Counter(names).items() if times > 1]
-    if twice:
-        raise BadMetadata(field, f"{twice[0]!r} is there more than once")
+    listed = list(names)
+    if len(set(listed)) < len(listed):
+        twice = next(name for name, times in Counter(listed).items() if times > 1)
+        raise BadMetadata(field, f"{twice!r} is there more than once")
 
 
 def _plausible(metadata: ModelMetadata) -> None:
@@ -145,6 +148,8 @@ def _check_blocks(metadata: ModelMetadata) -> None:
 
 
 def _check_ties(metadata: ModelMetadata) -> None:
+    if not metadata.ties:
+        return
     stored = {layer.name for layer in metadata.layers}
     stored.update(name for block in metadata.blocks for name in block.tensors)
     for group in metadata.ties:

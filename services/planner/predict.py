@@ -31,7 +31,7 @@ def hop_s(node: Node, size_bytes: int) -> float:
 
 def decode_s(node: Node, blocks: Sequence[Block], batch_size: int) -> float:
     """Seconds for one token of each sequence: compute, or reading weights and cache if slower."""
-    compute_s = batch_size * sum(b.decode_compute for b in blocks) / node.compute_gflops
+    compute_s = batch_size * sum([b.decode_compute for b in blocks]) / node.compute_gflops
     if node.copy_gbps is None:
         return compute_s
     read = sum(b.weight_bytes + b.kv_bytes for b in blocks)
@@ -76,12 +76,15 @@ def _chain_times(chain: Sequence[Assignment], case: Case, nodes: Mapping[NodeId,
     ]
     hops_s = tokens_hops_s = 0.0
     for a, part in zip(chain[:-1], parts, strict=False):
+        node = nodes[a.node_id]
+        if node.latency_s is None and node.bandwidth_mbps is None:
+            continue
         out = part[-1].output_bytes if part else 0
-        hops_s += hop_s(nodes[a.node_id], out)
-        tokens_hops_s += hop_s(nodes[a.node_id], out // case.metadata.sequence_length)
+        hops_s += hop_s(node, out)
+        tokens_hops_s += hop_s(node, out // case.metadata.sequence_length)
     return _Times(
-        stage_s=max(a.stage_s for a in chain),
-        latency_s=sum(a.stage_s for a in chain) + hops_s,
+        stage_s=max([a.stage_s for a in chain]),
+        latency_s=sum([a.stage_s for a in chain]) + hops_s,
         token_s=max(tokens),
         token_latency_s=sum(tokens) + tokens_hops_s,
     )

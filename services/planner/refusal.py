@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from services.planner.chains import Demands
 from services.planner.failures import ImpossibleWish, Infeasible

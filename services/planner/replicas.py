@@ -23,11 +23,13 @@ _MOST_SOLOS = 16
 class Fleet:
     """Chains over disjoint nodes; `gap` compares their passes a second with all compute's.
 
-    `pass_s` is the compute of one pass on the slowest chain.
+    `slowest_s` is the largest stage time of all, `pass_s` the compute of one pass on the chain
+    that takes longest.
     """
 
     chains: tuple[Chain, ...]
     passes_per_s: float
+    slowest_s: float
     pass_s: float
     proof: str
     gap: float
@@ -128,17 +130,26 @@ def _fleet(line: Line, offers: Sequence[Offer], solver: Solver, groups: Groups) 
             return None
         answers.append(found)
     passes = math.fsum(1 / a.bottleneck_s for a in answers if a.bottleneck_s > 0)
-    chains = tuple(
-        tuple(Stage(group[s.offer], s.start, s.end) for s in a.chain)
-        for group, a in zip(groups, answers, strict=True)
-    )
-    pass_s = max(
-        sum(line.seconds(offers[s.offer], s.start, s.end) for s in chain) for chain in chains
-    )
+    slowest_s = max(a.bottleneck_s for a in answers)
+    chains = tuple(_renamed(a.chain, group) for group, a in zip(groups, answers, strict=True))
+    pass_s = max(_compute_s(line, offers, chain) for chain in chains)
     if len(answers) == 1:
         only = answers[0]
         gap = only.bottleneck_s / only.lower_bound_s - 1 if only.lower_bound_s > 0 else 0.0
-        return Fleet(chains, passes, pass_s, only.proof, gap)
+        return Fleet(chains, passes, slowest_s, pass_s, only.proof, gap)
     ideal = math.fsum(offer.rate for offer in offers) / max(1, line.work_sums[-1])
     proof = f"{len(answers)} chains, each the best of its nodes; together against all compute"
-    return Fleet(chains, passes, pass_s, proof, max(0.0, ideal / passes - 1) if passes else 0.0)
+    gap = max(0.0, ideal / passes - 1) if passes else 0.0
+    return Fleet(chains, passes, slowest_s, pass_s, proof, gap)
+
+
+def _renamed(chain: Chain, group: Sequence[int]) -> Chain:
+    """A chain of a group's own indices in those of all offers."""
+    if group[-1] == len(group) - 1:
+        return chain
+    return tuple([Stage(group[k], start, end) for k, start, end in chain])
+
+
+def _compute_s(line: Line, offers: Sequence[Offer], chain: Chain) -> float:
+    sums = line.work_sums
+    return sum([(sums[end] - sums[start]) / offers[k].rate for k, start, end in chain])

@@ -1,5 +1,6 @@
 """Which nodes may take part: thresholds on what they report, and the wishes that name them."""
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,10 @@ from services.planner.line import UNLIMITED, Offer
 
 Policy = config.settings.Planner
 _MOST_GFLOPS = 1e15
+_figures = operator.attrgetter(
+    "gpu_percent", "cpu_percent", "memory_percent", "battery_percent", "bandwidth_mbps"
+)
+_UNREPORTED = (None,) * 5
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,8 @@ def select(nodes: Sequence[Node], wishes: Wishes, policy: Policy) -> Selection:
     named = {*wishes.require, *wishes.order, *(pin.node_id for pin in wishes.pins)}
     for name in sorted(named - by_id.keys()):
         raise ImpossibleWish(f"the wish names {name}, which is no live node")
-    reasons = {n.node_id: reasons_against(n, wishes, policy) for n in nodes}
-    rejected = {node_id: why for node_id, why in sorted(reasons.items()) if why}
+    reasons = [(n.node_id, why) for n in nodes if (why := reasons_against(n, wishes, policy))]
+    rejected = dict(sorted(reasons))
     for name in sorted({*wishes.require, *(pin.node_id for pin in wishes.pins)} & rejected.keys()):
         raise ImpossibleWish(
             f"{name} is wished for but cannot take part: {', '.join(rejected[name])}"
@@ -52,7 +57,18 @@ def select(nodes: Sequence[Node], wishes: Wishes, policy: Policy) -> Selection:
 
 def reasons_against(node: Node, wishes: Wishes, policy: Policy) -> tuple[str, ...]:
     """Every reason why the node is not used; a figure it does not report is no reason."""
-    reasons = [
+    reasons = [] if _figures(node) == _UNREPORTED else _beyond_thresholds(node, policy)
+    if node.node_id in wishes.exclude:
+        reasons.append("excluded by request")
+    if wishes.order and node.node_id not in wishes.order:
+        reasons.append("not in the requested order")
+    if offered_bytes(node, wishes, policy) == 0:
+        reasons.append("offers no memory")
+    return tuple(reasons)
+
+
+def _beyond_thresholds(node: Node, policy: Policy) -> list[str]:
+    return [
         f"{name} {value:g}{unit} {'above' if above else 'below'} {limit:g}{unit}"
         for name, value, limit, unit, above in (
             ("gpu", node.gpu_percent, policy.max_gpu_percent, " %", True),
@@ -63,13 +79,6 @@ def reasons_against(node: Node, wishes: Wishes, policy: Policy) -> tuple[str, ..
         )
         if value is not None and (value > limit if above else value < limit)
     ]
-    if node.node_id in wishes.exclude:
-        reasons.append("excluded by request")
-    if wishes.order and node.node_id not in wishes.order:
-        reasons.append("not in the requested order")
-    if offered_bytes(node, wishes, policy) == 0:
-        reasons.append("offers no memory")
-    return tuple(reasons)
 
 
 def offered_bytes(node: Node, wishes: Wishes, policy: Policy) -> int:
@@ -82,15 +91,15 @@ def offers_of(
     nodes: Sequence[Node], scale: float, offered: Callable[[Node], int]
 ) -> tuple[Offer, ...]:
     """The nodes as the solvers see them, strongest first; a link that is not reported is free."""
-    offers = (
+    offers = [
         Offer(
-            node_id=node.node_id,
-            rate=node.compute_gflops * scale,
-            memory=offered(node),
-            disk=UNLIMITED if node.disk_bytes is None else node.disk_bytes,
+            node.node_id,
+            node.compute_gflops * scale,
+            offered(node),
+            UNLIMITED if node.disk_bytes is None else node.disk_bytes,
             hop_s=node.latency_s or 0.0,
             byte_s=8e-6 / node.bandwidth_mbps if node.bandwidth_mbps else 0.0,
         )
         for node in nodes
-    )
+    ]
     return tuple(sorted(offers, key=lambda o: (-o.rate, -o.memory, o.node_id)))
