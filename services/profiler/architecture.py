@@ -14,6 +14,18 @@ Config = Mapping[str, Any]
 _HEADS = re.compile(r"LMHead|ForCausalLM|ForMaskedLM|ForPreTraining|ForConditionalGeneration")
 _PER_SEQUENCE = re.compile(r"ForSequenceClassification|ForImageClassification|ForMultipleChoice")
 _LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+# Other names are what the attribute maps of transformers' configurations give. How many experts
+# there are and how wide each is, shapes say.
+_HIDDEN = ("hidden_size", "n_embd", "d_model", "dim", "hidden_dim", "embed_dim", "emb_dim")
+_VISITS = (
+    "num_experts_per_tok",
+    "num_experts_per_token",
+    "experts_per_token",
+    "top_k_experts",
+    "moe_k",
+    "moe_topk",
+    "moe_top_k",
+)
 _BITS = {"float64": 64, "float32": 32, "bfloat16": 16, "float16": 16}
 # Activation functions that transformers writes out, a tensor for each step; the others are fused.
 _WRITTEN_OUT = ("gelu_new", "gelu_fast", "quick_gelu", "gelu_accurate", "mish", "laplace")
@@ -64,11 +76,9 @@ def read_architecture(config: Config) -> Architecture:
     return Architecture(
         model_type=str(config.get("model_type") or "unknown"),
         names=names,
-        hidden=_number(text, "hidden_size", "n_embd", "d_model", "dim"),
+        hidden=_number(text, *_HIDDEN),
         layers=layers,
-        top_k=_number(
-            text, "num_experts_per_tok", "experts_per_token", "moe_top_k", "num_experts_per_token"
-        ),
+        top_k=_most(text, *_VISITS),
         windows=tuple(_window(text, index) for index in range(min(layers, 10_000))),
         tied=tied if isinstance(tied, bool) else None,
         has_head=any(_HEADS.search(name) for name in names) if names else None,
@@ -115,6 +125,17 @@ def _number(config: Config, *keys: str) -> int:
         value = config.get(key)
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40:
             return value
+    return 0
+
+
+def _most(config: Config, *keys: str) -> int:
+    """The same, where a list may give a number for each layer: the largest of it."""
+    for key in keys:
+        value = config.get(key)
+        listed = value if isinstance(value, list) else [value]
+        found = max((_number({key: item}, key) for item in listed), default=0)
+        if found:
+            return found
     return 0
 
 

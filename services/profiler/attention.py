@@ -23,11 +23,24 @@ def attention_modules(tensors: Iterable[Tensor]) -> list[tuple[Tensor, ...]]:
 
 
 class Widths(NamedTuple):
-    """Heads × head dimension of an attention: of its queries, its values, and what it caches."""
+    """Heads × head dimension of an attention: of its queries, its values, and what it caches.
+
+    `brought` is what a latent cache is brought back to: keys without their rotary part, and values.
+    """
 
     query: int
     value: int
     cached: int
+    brought: int = 0
+
+    @property
+    def held(self) -> int:
+        """What one token holds at the peak, by running it: queries, cache, values and output.
+
+        With a latent cache queries are joined of two parts and keys are as wide as queries.
+        """
+        joined = 2 * self.query + self.brought if self.brought else 0
+        return self.query + self.cached + 2 * self.value + joined
 
 
 def attention_widths(module: Iterable[Tensor], hidden: int) -> Widths:
@@ -40,7 +53,8 @@ def attention_widths(module: Iterable[Tensor], hidden: int) -> Widths:
     output, query, latent = (by_role.get(r) for r in ("output", "query", "latent_kv"))
     value = _inputs(output, hidden) if output else _outputs(query, hidden)
     if latent is not None:
-        return Widths(_outputs(query, hidden) or value, value, _outputs(latent, hidden))
+        brought = _outputs(by_role.get("latent_up"), hidden)
+        return Widths(_outputs(query, hidden) or value, value, _outputs(latent, hidden), brought)
     fused = by_role.get("fused_qkv")
     if fused is not None:
         return Widths(value, value, max(_outputs(fused, hidden) - value, 0))

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from services.profiler.attention import attention_modules, attention_widths
+from services.profiler.experts import routed_bytes
 from services.profiler.places import Place
-from services.profiler.roles import attention_of, is_cross
+from services.profiler.roles import attention_of, is_cross, is_returning
 from services.profiler.tensors import Scene, Tensor
 
 
@@ -24,13 +25,14 @@ def layer_memory(tensors: tuple[Tensor, ...], scene: Scene, element_bytes: int) 
     Cache: batch × min(sequence, window) × cached width × bytes, for every attention of a decoding
     layer; a cross-attention caches once and grows no more. Activations: tokens × bytes × (residual
     and normed input + the wider of attention's queries, keys, values and output, and the MLP's
-    inner vectors); attention is taken as fused, without a matrix of scores.
+    inner vectors), or what its routed experts hold, if that is more; attention is taken as fused,
+    without a matrix of scores.
     """
     kept, grows, attention = 0, 0, 0
     place = next((t.place for t in tensors), Place("layer", 0, 0, ""))
     for module in attention_modules(tensors):
         widths = attention_widths(module, scene.architecture.hidden)
-        attention = max(attention, widths.query + widths.cached + 2 * widths.value)
+        attention = max(attention, widths.held)
         if is_cross(attention_of(module[0].place.rest)):
             kept += widths.cached * scene.source.sequence
         else:
@@ -43,7 +45,10 @@ def layer_memory(tensors: tuple[Tensor, ...], scene: Scene, element_bytes: int) 
     return Memory(
         kv=element_bytes * kept * work.batch,
         kv_per_token=element_bytes * grows,
-        activations=element_bytes * work.tokens * width,
+        activations=max(
+            element_bytes * work.tokens * width,
+            routed_bytes(tensors, scene, element_bytes, work.tokens),
+        ),
         output=element_bytes * work.tokens * scene.architecture.hidden,
     )
 
@@ -66,7 +71,8 @@ def whole_memory(tensors: tuple[Tensor, ...], scene: Scene, element_bytes: int) 
     caches = layer_memory(tensors, scene, element_bytes)
     widest = max((t.matrix.rows for t in tensors if t.matrix), default=0)
     width = 3 * scene.architecture.hidden + 2 * widest
-    return caches._replace(activations=element_bytes * scene.work.tokens * width)
+    least = element_bytes * scene.work.tokens * width
+    return caches._replace(activations=max(caches.activations, least))
 
 
 def _caches(place: Place, scene: Scene) -> bool:
@@ -80,13 +86,14 @@ def _caches(place: Place, scene: Scene) -> bool:
 
 def _inner(tensors: Iterable[Tensor], scene: Scene) -> int:
     """Inner vectors of the MLP a token: what reads the hidden vector, and their product."""
-    hidden, dense, routed = scene.architecture.hidden, 0, 0
+    hidden, inner = scene.architecture.hidden, 0
     for tensor in tensors:
-        if tensor.matrix is None or tensor.role not in ("mlp", "expert"):
+        matrix = tensor.matrix
+        if matrix is None or tensor.role != "mlp":
             continue
-        rows, columns = tensor.matrix.rows, tensor.matrix.columns
-        if tensor.role == "mlp" and columns == hidden:
-            dense += rows
-        elif tensor.role == "expert" and hidden in (rows, columns):
-            routed = max(routed, rows + columns - hidden)
-    return scene.architecture.inner_copies * dense + 3 * routed * max(scene.architecture.top_k, 1)
+        if matrix.columns == hidden:
+            inner += matrix.rows
+        elif not matrix.columns and not is_returning(tensor.place.rest):
+            # A packed matrix whose shape is not in its header (bitsandbytes, 4 bit).
+            inner += matrix.elements // max(hidden, 1)
+    return scene.architecture.inner_copies * inner

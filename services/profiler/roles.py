@@ -29,6 +29,7 @@ _LEAVES: dict[str, Role] = {
     "kv_b_proj": "latent_up",
     **dict.fromkeys(("o_proj", "out_proj", "c_proj", "dense", "o", "out_lin", "wo"), "output"),
 }
+_RETURNING = ("down_proj", "w2", "fc2", "c_proj", "dense_4h_to_h", "lin2", "wo", "fc_out")
 _TYPES: dict[Role, LayerType] = {
     **dict.fromkeys(
         ("query", "key_value", "fused_qkv", "latent_kv", "latent_up", "output", "attention"),
@@ -92,6 +93,11 @@ def type_of(role: Role) -> LayerType:
 def is_turned(rest: str) -> bool:
     """Whether the matrix keeps an input a row: GPT-2's Conv1D layers."""
     return _module(rest) in ("c_attn", "c_proj", "c_fc", "q_attn")
+
+
+def is_returning(rest: str) -> bool:
+    """Whether an MLP's matrix brings its inner vector back to the hidden width."""
+    return _module(rest) in _RETURNING or rest.endswith("output.dense.weight")
 
 
 def _module(rest: str) -> str:
