@@ -106,6 +106,18 @@ def test_the_server_is_the_version_that_is_tested() -> None:
     assert set(tags) == {f"{version}-alpine"}
 
 
+def test_a_cluster_s_servers_are_set_as_those_that_were_cut_off_in_tests() -> None:
+    measured = ROOT / "tests" / "integration" / "faults" / "cluster.py"
+    kept = (
+        measured,
+        ROOT / "deploy" / "nats" / "cluster.conf",
+        FOLDER / "components" / "nats-cluster" / "nats.conf",
+    )
+    pattern = r'\b(sync_interval|ping_interval|ping_max): "?(\w+)"?'
+    settings = [dict(re.findall(pattern, file.read_text())) for file in kept]
+    assert settings == [{"sync_interval": "always", "ping_interval": "5s", "ping_max": "2"}] * 3
+
+
 def test_parts_travel_on_the_port_that_the_policy_and_the_service_name() -> None:
     (policy,) = named("NetworkPolicy", "williw-data")
     distributors = [c for c in containers() if c["name"] == "distributor"]
