@@ -129,3 +129,16 @@ class ShardDelivered(Fact, frozen=True, kw_only=True):
     wall_s: NonNegative = 0.0
     distrusted: tuple[str, ...] = ()
     slow: tuple[str, ...] = ()
+
+
+class ShardFailed(Fact, frozen=True, kw_only=True):
+    """One node will not have its part: at which stage it failed, why, and what to do about it.
+
+    Said where `ShardDelivered` would be, so of both only the first. The origin ends the job with
+    it: a node may speak for itself, not for a job.
+    """
+
+    node_id: NodeId
+    stage: str
+    reason: str
+    advice: str = ""

@@ -10,7 +10,7 @@ from messages.ids import Generation, JobId, NodeId
 from messages.jobs import JobCancelled, JobCompleted, JobFailed, ModelRequested
 from messages.models import MetadataReady, ModelDownloaded, ModelProfiled
 from messages.plans import NodeAssigned, SplitPlanned
-from messages.shards import ShardDelivered, ShardsReady
+from messages.shards import ShardDelivered, ShardFailed, ShardsReady
 
 F = TypeVar("F", bound=Fact)
 Status = Literal[
@@ -41,7 +41,10 @@ class Said(msgspec.Struct, Generic[F], frozen=True, kw_only=True):
 
 
 class JobState(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a job stands. `at` maps each status reached to its time; delivered maps node to dir."""
+    """Where a job stands. `at` maps each status reached to its time.
+
+    `delivered` maps a node to its stage's directory, `undelivered` to why it will not have one.
+    """
 
     job_id: JobId
     origin: NodeId
@@ -54,6 +57,7 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True):
     node_ids: tuple[NodeId, ...] = ()
     assigned: tuple[NodeId, ...] = ()
     delivered: dict[NodeId, str] = msgspec.field(default_factory=dict)
+    undelivered: dict[NodeId, str] = msgspec.field(default_factory=dict)
     stage: str = ""
     reason: str = ""
     advice: str = ""
@@ -106,6 +110,9 @@ def _learned(state: JobState, fact: Fact) -> dict[str, object]:
         case ShardDelivered():
             delivered = {**state.delivered, fact.node_id: fact.stage_dir}
             return {"delivered": dict(sorted(delivered.items()))}
+        case ShardFailed():
+            undelivered = {**state.undelivered, fact.node_id: fact.reason}
+            return {"undelivered": dict(sorted(undelivered.items()))}
         case JobFailed():
             return {"stage": fact.stage, "reason": fact.reason, "advice": fact.advice}
         case JobCancelled():

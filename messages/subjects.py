@@ -35,7 +35,7 @@ from messages.jobs import (
 from messages.models import MetadataReady, ModelDownloaded, ModelProfiled
 from messages.plans import NodeAssigned, SplitPlanned
 from messages.progress import Progress
-from messages.shards import ShardDelivered, ShardsReady
+from messages.shards import ShardDelivered, ShardFailed, ShardsReady
 
 M = TypeVar("M", bound=Message)
 Q = TypeVar("Q", bound=Message)
@@ -126,7 +126,9 @@ METADATA_READY   = _subject(f"williw.metadata.ready.{_JOB}", MetadataReady, says
 SPLIT_PLANNED    = _subject(f"williw.split.planned.{_JOB}", SplitPlanned, says="planner", hears="requester planner splitter")
 NODE_ASSIGNED    = _subject(f"williw.node.assigned.{_NODE}", NodeAssigned, says="planner", hears="distributor")
 SHARDS_READY     = _subject(f"williw.shards.ready.{_JOB}", ShardsReady, says="splitter", hears="distributor")
-SHARD_DELIVERED  = _subject(f"williw.shard.delivered.{_NODE}", ShardDelivered, says="distributor", hears="distributor")
+SHARD_DELIVERED: Subject[ShardDelivered | ShardFailed] = Subject(
+    f"williw.shard.delivered.{_NODE}", (ShardDelivered, ShardFailed),
+    says=("distributor",), hears=("distributor",))
 JOB_ENDED: Subject[JobCompleted | JobFailed | JobCancelled] = Subject(
     f"williw.job.ended.{_JOB}", (JobCompleted, JobFailed, JobCancelled),
     says=tuple(_EVERY_STAGE.split()), hears=tuple(_EVERY_STAGE.split()))

@@ -9,7 +9,7 @@ from messages.jobs import JobCancelled, JobCompleted, JobFailed, ModelRequested
 from messages.models import MetadataReady, ModelDownloaded, ModelProfiled
 from messages.plans import NodeAssigned, SplitPlanned
 from messages.progress import Progress
-from messages.shards import ShardDelivered, ShardsReady
+from messages.shards import ShardDelivered, ShardFailed, ShardsReady
 from messages.state import Said
 from services.console.output import plain, size
 from services.console.watch import share_done, stage_of
@@ -47,6 +47,8 @@ def sentence(fact: Fact) -> str:
             return f"cut         {len(fact.stages)} stages, {size(_cut_bytes(fact))}"
         case ShardDelivered():
             return f"delivered   {fact.node_id}: {size(fact.size_bytes)} in {fact.stage_dir}"
+        case ShardFailed():
+            return f"undelivered {fact.node_id}: {fact.reason}"
         case _:
             return _ending(fact)
 

@@ -2,7 +2,7 @@
 
 import functools
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
@@ -11,19 +11,25 @@ import structlog
 
 from config.settings import Distributor as DistributorSettings
 from config.settings import Settings
-from messages.base import Fact
 from messages.failures import Passing, Permanent
 from messages.ids import JobId, NodeId, is_id
-from messages.jobs import DeliveredStage, JobCompleted
 from messages.nodes import NodeEntry
 from messages.plans import MegaphonePlan, NodeAssigned, SplitPlan, SplitPlanned
-from messages.shards import Access, ShardDelivered, ShardsReady, StageFile, StageManifest
+from messages.shards import (
+    Access,
+    ShardDelivered,
+    ShardFailed,
+    ShardsReady,
+    StageFile,
+    StageManifest,
+)
 from messages.subjects import NODE_ASSIGNED, SHARD_DELIVERED, SHARDS_READY, SPLIT_PLANNED
 from services.checkpoint.shelf import OriginShelf
 from services.distributor import machine
 from services.distributor.access import Gate
 from services.distributor.content import Awaited, Content
 from services.distributor.delivery import Deliveries
+from services.distributor.ending import Endings
 from services.distributor.holdings import Holdings
 from services.distributor.pace import Pace
 from services.distributor.passing import Through, Upstream
@@ -83,38 +89,6 @@ class Distributor:
             self._find,
             Pace(settings.distributor.upload_bytes_per_s),
             settings.distributor.max_connections,
-        )
-
-    async def complete(self, delivered: ShardDelivered) -> Sequence[Fact]:
-        """The end of the job, once every node of its plan has its part; the origin says it."""
-        if delivered.origin != self._node_id:
-            return ()
-        job = {"job_id": delivered.job_id, "generation": delivered.generation}
-        planned = await self._bus.facts.last(SPLIT_PLANNED, origin=delivered.origin, **job)
-        if planned is None or not isinstance(planned.fact, SplitPlanned):
-            raise Passing("the plan that was delivered cannot be read")
-        if await self._bus.facts.count(SHARD_DELIVERED, **job) < len(set(planned.fact.node_ids)):
-            return ()
-        facts: list[ShardDelivered] = []
-        for said in await self._bus.facts.read(SHARD_DELIVERED, **job):
-            if isinstance(said.fact, ShardDelivered):
-                facts.append(said.fact)
-        if {fact.node_id for fact in facts} < set(planned.fact.node_ids):
-            # The leader counted them all; a replica that lags behind answered the read.
-            raise Passing("deliveries were counted that cannot be read yet")
-        return (
-            JobCompleted(
-                origin=delivered.origin,
-                job_id=delivered.job_id,
-                generation=delivered.generation,
-                plan_id=delivered.plan_id,
-                nodes=tuple(
-                    DeliveredStage(
-                        node_id=fact.node_id, stage_dir=fact.stage_dir, size_bytes=fact.size_bytes
-                    )
-                    for fact in sorted(facts, key=lambda fact: (fact.stage, fact.node_id))
-                ),
-            ),
         )
 
     async def live(self) -> None:
@@ -236,15 +210,17 @@ def build(settings: Settings, bus: Bus) -> Service:
     """The distributor of this node; an origin's also ends jobs."""
     distributor = Distributor(settings, bus)
     node_id = settings.node.node_id
-    routes: tuple[Route[NodeAssigned] | Route[ShardDelivered], ...] = (
+    routes: tuple[Route[NodeAssigned] | Route[ShardDelivered | ShardFailed], ...] = (
         Route(
             NODE_ASSIGNED,
             distributor.deliveries.deliver,
             where={"node_id": node_id},
             slots=settings.distributor.slots,
+            at_node=True,
         ),
     )
     if settings.node.origin:
         # Every origin hears every delivery, by a consumer of its own, and drops the others' jobs.
-        routes += (Route(SHARD_DELIVERED, distributor.complete, slots=4, part=node_id),)
+        endings = Endings(bus, NodeId(node_id))
+        routes += (Route(SHARD_DELIVERED, endings.conclude, slots=4, part=node_id),)
     return Service("distributor", routes=routes, background=(distributor.live,))

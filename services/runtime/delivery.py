@@ -16,6 +16,7 @@ from messages.base import Fact, Message
 from messages.failures import Passing, Permanent
 from messages.ids import JobId, NodeId
 from messages.jobs import JobFailed
+from messages.shards import ShardFailed
 from services.runtime import factlog, figures, incoming, progress
 from services.runtime.attendance import COMES_AGAIN, Attendance
 from services.runtime.bus import Bus
@@ -165,8 +166,11 @@ class Worker:
         await self._say([self._failure(message, f"{reason} (tried {tries} times)", advice)])
         await attendance.done("given_up")
 
-    def _failure(self, message: Message, reason: str, advice: str) -> JobFailed:
-        return JobFailed(
+    def _failure(self, message: Message, reason: str, advice: str) -> Fact:
+        failed: type[JobFailed] | type[ShardFailed] = JobFailed
+        if self._route.at_node:
+            failed = ShardFailed
+        return failed(
             origin=getattr(message, "origin", None) or self._node_id,
             job_id=getattr(message, "job_id", None) or JobId("none"),
             generation=getattr(message, "generation", 1),

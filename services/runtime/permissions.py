@@ -15,7 +15,9 @@ from messages.subjects import (
     COMMANDS,
     ENDPOINTS,
     FACTS,
+    JOB_ENDED,
     PROGRESS,
+    SHARD_DELIVERED,
     Subject,
 )
 from services.runtime import names
@@ -125,16 +127,18 @@ def _said(service: Service, node_id: str) -> list[str]:
     """A distributor speaks for its node; a service that hears one origin speaks for that one."""
     said = [subject for subject in FACTS if service.name in subject.says]
     commands = list(COMMANDS) if service.name == "requester" else []
+    own = {"node_id": node_id} if service.name == "distributor" else {}
     origins = {route.where["origin"] for route in service.routes if "origin" in route.where}
-    found: list[str] = []
-    for subject in (*said, *commands):
-        fixed: dict[str, str] = {}
-        if service.name == "distributor" and "node_id" in subject.tokens:
-            fixed["node_id"] = node_id
-        elif service.name != "distributor" and origins and "origin" in subject.tokens:
-            fixed["origin"] = min(origins)
-        found.append(_where(subject, fixed))
-    return found
+    if service.name == "distributor":
+        # Whoever hears what was delivered ends the jobs of its own origin; a plain node ends none.
+        hears = any(route.subject is SHARD_DELIVERED for route in service.routes)
+        origins = {node_id} if hears else set()
+        said = [subject for subject in said if hears or subject is not JOB_ENDED]
+    own |= {"origin": min(origins)} if origins else {}
+    return [
+        _where(subject, {token: own[token] for token in subject.tokens if token in own})
+        for subject in (*said, *commands)
+    ]
 
 
 def _where(subject: Subject[object], fixed: dict[str, str]) -> str:  # type: ignore[type-var]

@@ -20,7 +20,8 @@ class Route(Generic[M]):
     `where` fixes tokens of the subject for this consumer (an origin hears only its own jobs);
     `slots` handlers run at once; `stage` names the work in progress and failures (the service's
     name by default); a `patient` route may be delivered any number of times (`NotYet`).
-    `part` tells two routes of one service on one subject apart.
+    `part` tells two routes of one service on one subject apart. What fails `at_node` is said as
+    the node's `ShardFailed`, which the job's origin makes its `JobFailed`.
     """
 
     subject: Subject[M]
@@ -30,6 +31,7 @@ class Route(Generic[M]):
     stage: str = ""
     patient: bool = False
     part: str = ""
+    at_node: bool = False
 
     @property
     def filter(self) -> str:

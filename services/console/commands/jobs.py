@@ -67,7 +67,9 @@ def status(job: str, /, *, reach: Asking = None) -> int:
     say(f"{state.job_id}  {state.status}  {state.model_name}@{state.revision or '?'}")
     table(("stage", "seconds"), [(k, f"{v:.2f}") for k, v in stage_seconds(state.at).items()])
     if state.node_ids:
-        rows = [(node, state.delivered.get(node, "not yet")) for node in state.node_ids]
+        told = {node: f"not here: {why}" for node, why in state.undelivered.items()}
+        told |= state.delivered
+        rows = [(node, told.get(node, "not yet")) for node in state.node_ids]
         table(("node", "stage directory"), rows)
     if state.reason:
         say(f"{state.status} at {state.stage}: {state.reason}")

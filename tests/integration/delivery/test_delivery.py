@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import anyio
 import msgspec
 import pytest
 
 from messages.ids import NodeId
 from messages.jobs import JobCompleted, JobFailed
+from messages.shards import ShardFailed
+from messages.subjects import JOB_ENDED, SHARD_DELIVERED
 from services.checkpoint.stage import verify
+from services.runtime import names
 from tests.integration.delivery.rig import ORIGIN, Rig, Topology, parts, plan_of, sources_of
 
 NODES = (ORIGIN, NodeId("b"), NodeId("c"))
@@ -85,4 +89,69 @@ async def test_a_stage_that_does_not_fit_fails_the_job_with_the_figures(rig: Rig
         ended = await rig.ending()
     assert isinstance(ended, JobFailed)
     assert "1000 to give" in ended.reason
+    assert ended.node_id == "b"
     assert not rig.stage("b").exists()
+
+
+async def test_failed_parts_end_the_job_once_with_one_of_the_nodes_named(rig: Rig) -> None:
+    await rig.plan(plan_of(NODES, parts(6, NODES)))
+    for node in NODES[1:]:
+        await rig.bus.facts.say(undelivered(rig, node, f"{node} is full"))
+    async with rig.nodes(ORIGIN):
+        ended = await rig.ending()
+        await all_heard(rig)
+    assert isinstance(ended, JobFailed)
+    assert ended.node_id in NODES[1:]
+    assert (ended.stage, ended.reason) == ("distributor", f"{ended.node_id} is full")
+    assert await rig.bus.facts.count(JOB_ENDED, job_id=rig.job_id) == 1
+
+
+async def test_whoever_has_no_part_in_a_plan_neither_completes_nor_fails_its_job(rig: Rig) -> None:
+    """Nor does a word of an older plan, nor one of a job that nobody has planned yet."""
+    pair = NODES[:2]
+    await rig.bus.facts.say(undelivered(rig, NodeId("too-early")))
+    async with rig.nodes(ORIGIN):
+        await all_heard(rig)
+        await rig.plan(plan_of(pair, parts(6, pair)))
+        await rig.bus.facts.say(undelivered(rig, NodeId("foreign")))
+        await rig.bus.facts.say(undelivered(rig, pair[1], generation=7))
+        with anyio.fail_after(30):
+            await rig.bus.facts.wait(SHARD_DELIVERED, node_id=ORIGIN, job_id=rig.job_id)
+        await all_heard(rig)
+        # More words than the plan has nodes, and one of the nodes has not spoken.
+        assert await rig.bus.facts.count(JOB_ENDED) == 0
+        await rig.plan(plan_of(pair, parts(6, pair), plan_id="plan2"), generation=2)
+        await rig.bus.facts.say(undelivered(rig, pair[1], "of the older plan"))
+        await all_heard(rig)
+        assert await rig.bus.facts.count(JOB_ENDED) == 0
+        async with rig.nodes(pair[1]):
+            ended = await rig.ending(generation=2)
+    assert isinstance(ended, JobCompleted)
+    assert [one.node_id for one in ended.nodes] == list(pair)
+    assert await rig.bus.facts.count(JOB_ENDED) == 1
+
+
+def undelivered(
+    rig: Rig, node: NodeId, reason: str = "no wish to", generation: int = 1
+) -> ShardFailed:
+    """A node's word that it will not have its part."""
+    return ShardFailed(
+        origin=ORIGIN,
+        job_id=rig.job_id,
+        generation=generation,
+        node_id=node,
+        stage="distributor",
+        reason=reason,
+    )
+
+
+async def all_heard(rig: Rig) -> None:
+    """Return once the origin has dealt with every word of the nodes."""
+    js = rig.bus.client.jetstream()
+    name = f"distributor-shard_delivered-{ORIGIN}"
+    with anyio.fail_after(30):
+        while True:
+            info = await js.consumer_info(names.FACTS_STREAM, name)
+            if not info.num_pending and not info.num_ack_pending:
+                return
+            await anyio.sleep(0.05)

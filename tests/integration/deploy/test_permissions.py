@@ -10,7 +10,7 @@ import pytest
 from nats.aio.client import Client
 
 from messages.ids import JobId, NodeId
-from messages.subjects import API_NODES, MODEL_REQUEST, SHARD_DELIVERED
+from messages.subjects import API_NODES, JOB_ENDED, MODEL_REQUEST, SHARD_DELIVERED
 from services.runtime import connection, names, provision
 from services.runtime.bus import Bus
 from tests.bus_fixture import entry
@@ -130,6 +130,18 @@ async def test_a_node_speaks_for_itself_and_reads_its_own_token(
         assert await refused_publish(client, refused, theirs)
         mine = SHARD_DELIVERED.where(node_id=NODE, job_id="job-1", generation=1)
         assert not await refused_publish(client, refused, mine)
+
+
+async def test_a_plain_node_s_key_ends_no_job(locked: LockedNats, operator: Bus) -> None:
+    async with opened(locked, f"{NODE}/distributor") as (client, refused):
+        for origin in (ORIGIN, NODE):
+            ending = JOB_ENDED.where(origin=origin, job_id="job-1", generation=1)
+            assert await refused_publish(client, refused, ending)
+    async with opened(locked, f"{ORIGIN}/distributor") as (client, refused):
+        own = JOB_ENDED.where(origin=ORIGIN, job_id="job-1", generation=1)
+        assert not await refused_publish(client, refused, own)
+        others = JOB_ENDED.where(origin=NODE, job_id="job-1", generation=1)
+        assert await refused_publish(client, refused, others)
 
 
 async def test_a_tap_sees_everything_and_cannot_publish_even_by_having_the_server_answer(

@@ -10,7 +10,7 @@ from messages.ids import JobId, NodeId, PlanId, Sha256
 from messages.jobs import JobCompleted, JobFailed, ModelRequest, ModelRequested
 from messages.models import ModelDownloaded
 from messages.progress import Progress
-from messages.shards import ReceivedBytes, ShardDelivered
+from messages.shards import ReceivedBytes, ShardDelivered, ShardFailed
 from messages.state import Said
 from services.console.failures import BusMissing, Usage, exit_code_of, first_known, tell
 from services.console.output import size
@@ -99,6 +99,10 @@ def test_every_fact_has_a_sentence_and_a_failure_says_what_to_do() -> None:
     failed = JobFailed(origin=_ORIGIN, job_id=_JOB, stage="plan", reason="no", advice="add one")
     assert sentence(failed) == "failed      at plan: no (add one)"
     assert "n2" in sentence(_delivered())
+    told = ShardFailed(
+        origin=_ORIGIN, job_id=_JOB, node_id=NodeId("n2"), stage="distributor", reason="full"
+    )
+    assert sentence(told) == "undelivered n2: full"
     assert "org/name" in sentence(_requested())
 
 

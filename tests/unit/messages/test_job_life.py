@@ -14,7 +14,7 @@ from messages.ids import JobId, NodeId, PlanId, Sha256
 from messages.jobs import JobCancelled, JobCompleted, JobFailed, ModelRequest, ModelRequested
 from messages.models import ModelDownloaded
 from messages.plans import NodeAssigned, SplitPlanned
-from messages.shards import ShardDelivered, ShardsReady
+from messages.shards import ShardDelivered, ShardFailed, ShardsReady
 from messages.state import JobState, Said, apply
 from messages.subjects import JOB_ENDED, fact_subject
 
@@ -77,6 +77,14 @@ def delivered(ids: dict[str, object]) -> list[Fact]:
     ]
 
 
+def undelivered(ids: dict[str, object]) -> list[Fact]:
+    """What the nodes say instead where they cannot have their parts."""
+    return [
+        ShardFailed(node_id=node, stage="distributor", reason="full", **ids)  # type: ignore[arg-type]
+        for node in NODES
+    ]
+
+
 def work(generation: int) -> list[Fact]:
     """Everything that may be said of a generation before its end."""
     ids: dict[str, object] = {"origin": ORIGIN, "job_id": JOB, "generation": generation}
@@ -91,7 +99,7 @@ def work(generation: int) -> list[Fact]:
     )
     requested = ModelRequested(request=REQUEST, **ids)  # type: ignore[arg-type]
     ready = ShardsReady(plan_id=PLAN, stages=(), **ids)  # type: ignore[arg-type]
-    return [requested, downloaded, *planned(ids), ready, *delivered(ids)]
+    return [requested, downloaded, *planned(ids), ready, *delivered(ids), *undelivered(ids)]
 
 
 def ending(kind: type[Fact], generation: int) -> Fact:
@@ -194,6 +202,7 @@ class JobLife(RuleBasedStateMachine):
             assert self.view.status == self.endings[self.newest]
         for stage_dir in self.view.delivered.values():
             assert stage_dir.startswith(f"/m/{self.newest}/")
+        assert not self.view.delivered.keys() & self.view.undelivered.keys()
 
     @invariant()
     def a_generation_has_one_ending(self) -> None:

@@ -11,7 +11,7 @@ from messages.ids import JobId, NodeId, PlanId, Sha256
 from messages.jobs import JobCancelled, JobCompleted, JobFailed, ModelRequest, ModelRequested
 from messages.models import ModelDownloaded
 from messages.plans import SplitPlanned
-from messages.shards import ShardDelivered, ShardsReady
+from messages.shards import ShardDelivered, ShardFailed, ShardsReady
 from messages.state import JobState, Said, apply
 
 JOB, ORIGIN = JobId("j"), NodeId("o")
@@ -62,6 +62,7 @@ def _facts(generation: int) -> list[Fact]:
         planned,
         ShardsReady(plan_id=plan, stages=(), **ids),  # type: ignore[arg-type]
         *delivered,
+        ShardFailed(node_id=NodeId("c"), stage="distributor", reason="full", **ids),  # type: ignore[arg-type]
         JobCompleted(plan_id=plan, **ids),  # type: ignore[arg-type]
     ]
 
@@ -90,6 +91,7 @@ def test_a_job_goes_from_requested_to_completed() -> None:
     state = folded(FIRST)
     assert state.ended
     assert state.delivered == {"a": "/m/a", "b": "/m/b"}
+    assert state.undelivered == {"c": "full"}
     assert state.at["completed"] - state.at["requested"] == len(FIRST) - 1
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from config import load
 from config.settings import Settings
-from messages.subjects import COMMANDS, FACTS, PROGRESS
+from messages.subjects import COMMANDS, FACTS, JOB_ENDED, PROGRESS
 from services.console.building import as_node, services_of
 from services.runtime import authorization, permissions
 from services.runtime.bus import unconnected
@@ -49,13 +49,21 @@ def test_a_service_may_say_its_facts_of_its_own_node_and_no_other(
     may = permissions.of_service(service, node_id).publish
     for subject in FACTS:
         own = subject.where(**{t: node_id for t in subject.tokens if t in ("origin", "node_id")})
-        says = service.name in subject.says
+        says = service.name in subject.says and (node_id == ORIGIN or subject is not JOB_ENDED)
         # Of its own concrete job, to see that wildcards of the permission cover it.
         assert allows(may, own.replace("*", "x")) == says, subject.name
     if service.name == "distributor":
         assert allows(may, PROGRESS.where(node_id=node_id))
         assert not allows(may, f"williw.shard.delivered.{NODE}x.job.1")
         assert not allows(may, f"$KV.williw_nodes.{NODE}x")
+
+
+def test_a_distributor_ends_its_own_origin_s_jobs_and_a_plain_node_s_none() -> None:
+    of = {node_id: permissions.of_service(s, node_id).publish for node_id, s in CASES}
+    assert allows(of[ORIGIN], JOB_ENDED.where(origin=ORIGIN).replace("*", "x"))
+    assert not allows(of[ORIGIN], JOB_ENDED.where(origin=NODE).replace("*", "x"))
+    for origin in (ORIGIN, NODE):
+        assert not allows(of[NODE], JOB_ENDED.where(origin=origin).replace("*", "x"))
 
 
 @pytest.mark.parametrize(("node_id", "service"), CASES, ids=NAMES)
