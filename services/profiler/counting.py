@@ -6,10 +6,6 @@ importing torch takes seconds and hundreds of megabytes, which no message should
 
 import hashlib
 import importlib.metadata
-import os
-import select
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -20,20 +16,10 @@ import anyio.to_thread
 import msgspec
 
 from services.profiler.architecture import Config
+from services.profiler.child import CountingChild, Patience
 from services.profiler.workload import Workload
 
-_CHILD = Path(__file__).with_name("count_child.py")
-_ANSWER_LIMIT_BYTES = 64 << 20
-_CPU_LIMIT_S = 3600
-_ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "OMP_NUM_THREADS": "1",
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "LANG": "C.UTF-8",
-}
+_TURN_S = 0.1
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -49,13 +35,6 @@ class Uncounted(msgspec.Struct, frozen=True):
     reason: str
 
 
-class _Answer(msgspec.Struct, frozen=True):
-    total: int = 0
-    modules: dict[str, int] = {}
-    error: str = ""
-    confined: bool = True
-
-
 class Counter:
     """Counts by configuration; safe to call from several threads, which take turns.
 
@@ -66,11 +45,15 @@ class Counter:
         self._cache = cache
         self._timeout_s = timeout_s
         self._turn = threading.Lock()
-        self._child: subprocess.Popen[bytes] | None = None
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._child: CountingChild | None = None
 
-    def count(self, config: Config, work: Workload) -> Counts | Uncounted:
-        """FLOP of one forward pass of the model that `config` describes; blocks."""
+    def count(
+        self, config: Config, work: Workload, given_up: threading.Event | None = None
+    ) -> Counts | Uncounted:
+        """FLOP of one forward pass of the model that `config` describes; blocks.
+
+        Once `given_up` is set it returns within a second, and a child at work for it is killed.
+        """
         versions = _versions()
         if isinstance(versions, Uncounted):
             return versions
@@ -82,21 +65,23 @@ class Counter:
         known = _cached(file)
         if known is not None:
             return known
-        with self._turn:
-            answer = _cached(file) or self._ask(request)
+        unwanted = given_up or threading.Event()
+        while not self._turn.acquire(timeout=_TURN_S):
+            if unwanted.is_set():
+                return Uncounted("nobody waits for the count any more")
+        try:
+            answer = _cached(file) or self._ask(request, unwanted)
+        finally:
+            self._turn.release()
         if isinstance(answer, Counts):
             _keep(file, answer)
         return answer
 
     def close(self) -> None:
-        """End the child, if one runs."""
+        """End the child, if one runs; returns within seconds."""
         child, self._child = self._child, None
         if child is not None:
-            child.kill()
-            child.communicate()
-        if self._scratch is not None:
-            self._scratch.cleanup()
-            self._scratch = None
+            child.end()
 
     async def keep(self) -> None:
         """Stay until cancelled, then end the child: a service's background task."""
@@ -105,64 +90,28 @@ class Counter:
         finally:
             self.close()
 
-    def _ask(self, request: bytes) -> Counts | Uncounted:
-        deadline = time.monotonic() + self._timeout_s
+    def _ask(self, request: bytes, given_up: threading.Event) -> Counts | Uncounted:
+        patience = Patience(time.monotonic() + self._timeout_s, given_up)
         try:
-            child = self._child if self._alive() else self._start(deadline)
-            answer = _exchange(child, request, deadline) if child else None
-        except (OSError, TimeoutError, msgspec.MsgspecError) as error:
+            child = self._confined(patience)
+            answer = child.ask(request, patience) if child else None
+        except (OSError, ValueError, msgspec.MsgspecError) as error:
             self.close()
             return Uncounted(f"the counting process failed: {error}")
         if answer is None:
             return Uncounted("the counting process could not be confined")
         return Uncounted(answer.error) if answer.error else Counts(answer.total, answer.modules)
 
-    def _alive(self) -> bool:
-        return self._child is not None and self._child.poll() is None
-
-    def _start(self, deadline: float) -> subprocess.Popen[bytes] | None:
+    def _confined(self, patience: Patience) -> CountingChild | None:
+        """The child that runs, or a new one; None where it cannot be confined."""
+        if self._child is not None and self._child.alive():
+            return self._child
         self.close()
-        self._scratch = tempfile.TemporaryDirectory(prefix="williw-count-")
-        scratch = self._scratch.name
-        homes = dict.fromkeys(("HOME", "TMPDIR", "HF_HOME", "XDG_CACHE_HOME"), scratch)
-        self._child = subprocess.Popen(
-            [sys.executable, "-I", str(_CHILD), scratch, str(_CPU_LIMIT_S)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=scratch,
-            env=_ENVIRONMENT | homes,
-            start_new_session=True,
-        )
-        hello = _read(self._child, deadline)
-        if not hello.confined:
-            self.close()
-            return None
-        return self._child
-
-
-def _exchange(child: subprocess.Popen[bytes] | None, request: bytes, deadline: float) -> _Answer:
-    if child is None or child.stdin is None:
-        raise OSError("no process")
-    child.stdin.write(request + b"\n")
-    child.stdin.flush()
-    return _read(child, deadline)
-
-
-def _read(child: subprocess.Popen[bytes], deadline: float) -> _Answer:
-    """One line of the child's; TimeoutError past the deadline, OSError where it ended."""
-    if child.stdout is None:
-        raise OSError("no output")
-    descriptor, body = child.stdout.fileno(), bytearray()
-    while not body.endswith(b"\n"):
-        left = deadline - time.monotonic()
-        if left <= 0 or not select.select([descriptor], [], [], left)[0]:
-            raise TimeoutError("it took too long")
-        piece = os.read(descriptor, 1 << 20)
-        if not piece or len(body) > _ANSWER_LIMIT_BYTES:
-            raise OSError("it ended before its answer")
-        body += piece
-    return msgspec.json.decode(bytes(body), type=_Answer)
+        self._child = child = CountingChild()
+        if child.read(patience).confined:
+            return child
+        self.close()
+        return None
 
 
 def _versions() -> bytes | Uncounted:

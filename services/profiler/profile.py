@@ -1,8 +1,11 @@
 """A model's metadata from its directory, or from the Hub without its weights."""
 
-from collections.abc import Iterable
+import functools
+import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import anyio.to_thread
 import msgspec
@@ -10,7 +13,7 @@ import msgspec
 from messages.ids import NodeId
 from messages.metadata import ModelMetadata
 from messages.names import short_name
-from services.checkpoint.checkpoint import Checkpoint, StoredTensor, open_checkpoint
+from services.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from services.checkpoint.config import read_config
 from services.checkpoint.headers import parse_header
 from services.checkpoint.index import check_index, parse_index
@@ -22,6 +25,20 @@ from services.profiler.metadata import About, metadata_of
 from services.profiler.study import study
 from services.profiler.workload import Workload
 
+T = TypeVar("T")
+
+
+async def in_thread(work: Callable[[threading.Event], T]) -> T:
+    """The outcome of `work` in a thread, left behind by a cancel, which sets the event it is given.
+
+    A count that looks at the event ends within a second then; all else takes moments by itself.
+    """
+    given_up = threading.Event()
+    try:
+        return await anyio.to_thread.run_sync(work, given_up, abandon_on_cancel=True)
+    finally:
+        given_up.set()
+
 
 def profile_directory(
     path: Path,
@@ -32,11 +49,13 @@ def profile_directory(
     revision: str = "",
     node_id: NodeId | None = None,
     counter: Counter | None = None,
+    given_up: threading.Event | None = None,
 ) -> ModelMetadata:
     """The metadata of the model in `path`, from its headers and config.json; weights stay unread.
 
     `model_name` is `local/<directory>` by default. With a `counter` the compute is counted on the
-    meta device, else it is in closed form. Raises BadCheckpoint and its kin; blocks.
+    meta device, else it is in closed form; `given_up` ends a count that is under way. Raises
+    BadCheckpoint and its kin; blocks.
     """
     name = model_name or short_name(str(path.absolute()))
     return _profile(
@@ -45,6 +64,7 @@ def profile_directory(
         About(name, revision, node_id, _now()),
         Workload(batch_size, sequence_length),
         counter,
+        given_up,
     )
 
 
@@ -58,29 +78,35 @@ async def profile_hub(
 ) -> ModelMetadata:
     """The metadata of a Hub model, from headers fetched by range: no weights are downloaded.
 
-    Raises what the Hub refuses (GatedModel, NoSuchModel, ...) and BadCheckpoint and its kin.
+    A cancel ends it within a second, a count under way with it. Raises what the Hub refuses
+    (GatedModel, NoSuchModel, ...) and BadCheckpoint and its kin.
     """
     remote = await hub.read_headers(model_name, revision)
+    work = Workload(batch_size, sequence_length)
+    return await in_thread(functools.partial(_profile_remote, remote, work, counter))
+
+
+def _profile_remote(
+    remote: hub.RemoteModel, work: Workload, counter: Counter | None, given_up: threading.Event
+) -> ModelMetadata:
     headers = {f.path: parse_header(f.header, f.size_bytes, f.path) for f in remote.files}
     if remote.index is not None:
         check_index(parse_index(msgspec.json.encode(remote.index)), headers)
-    about = About(model_name, remote.commit, None, _now())
-    work = Workload(batch_size, sequence_length)
-    return await anyio.to_thread.run_sync(
-        _profile, Checkpoint(headers), remote.config, about, work, counter
-    )
+    about = About(remote.model_name, remote.commit, None, _now())
+    return _profile(Checkpoint(headers), remote.config, about, work, counter, given_up)
 
 
 def _profile(
-    tensors: Iterable[StoredTensor],
+    tensors: Checkpoint,
     config: Config,
     about: About,
     work: Workload,
     counter: Counter | None,
+    given_up: threading.Event | None,
 ) -> ModelMetadata:
     found = study(tensors, config, work)
     if counter is not None:
-        found = corrected(found, counter.count(config, found.scene.work))
+        found = corrected(found, counter.count(config, found.scene.work, given_up))
     return metadata_of(found, about, work)
 
 

@@ -1,6 +1,7 @@
 """The profiler: `ModelDownloaded` becomes `ModelProfiled`."""
 
 import functools
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from messages.subjects import API_PROFILE, MODEL_DOWNLOADED
 from messages.wire import encode
 from services.profiler.counting import Counter
 from services.profiler.files import write_metadata
-from services.profiler.profile import profile_directory, profile_hub
+from services.profiler.profile import in_thread, profile_directory, profile_hub
 from services.runtime import progress
 from services.runtime.bus import Bus
 from services.runtime.documents import Documents
@@ -85,24 +86,24 @@ class Profiler:
 
     async def profile(self, said: ModelDownloaded) -> tuple[ModelProfiled]:
         """Where the metadata file stands and what it sums up to."""
-        request = said.request
-        metadata = await anyio.to_thread.run_sync(
-            functools.partial(
-                profile_directory,
-                Path(said.model_path),
-                batch_size=request.batch_size,
-                sequence_length=request.sequence_length,
-                model_name=short_name(request.model_name),
-                revision=said.revision,
-                node_id=said.origin,
-                counter=self.counter,
-            ),
-            abandon_on_cancel=True,
-        )
+        metadata = await in_thread(functools.partial(self._profiled, said))
         progress.report(len(metadata.layers), len(metadata.layers), "tensors")
         for warning in metadata.warnings:
             log.warning("profile", job_id=said.job_id, warning=warning)
         return (await self._said(said, metadata),)
+
+    def _profiled(self, said: ModelDownloaded, given_up: threading.Event) -> ModelMetadata:
+        request = said.request
+        return profile_directory(
+            Path(said.model_path),
+            batch_size=request.batch_size,
+            sequence_length=request.sequence_length,
+            model_name=short_name(request.model_name),
+            revision=said.revision,
+            node_id=said.origin,
+            counter=self.counter,
+            given_up=given_up,
+        )
 
     async def _said(self, said: ModelDownloaded, metadata: ModelMetadata) -> ModelProfiled:
         name = metadata_file_name(said.request.model_name)

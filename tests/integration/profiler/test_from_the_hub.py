@@ -2,11 +2,15 @@
 
 import json
 import struct
+from pathlib import Path
 
+import anyio
 import msgspec
 import pytest
 
 from services.checkpoint.failures import BadHeader, BadIndex
+from services.profiler import child
+from services.profiler.counting import Counter
 from services.profiler.profile import profile_directory, profile_hub
 from tests.loopback_hub.server import LoopbackHub
 
@@ -89,3 +93,26 @@ async def test_a_remote_header_that_lies_is_refused(hub: LoopbackHub) -> None:
     hub.add("org/model", files)
     with pytest.raises(BadHeader, match="no tensor claims"):
         await profile_hub("org/model")
+
+
+async def test_a_cancelled_profile_ends_the_count_that_is_under_way(
+    hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers")
+    hub.add("org/model", repository())
+    silent = tmp_path / "silent.py"
+    silent.write_text("import time; time.sleep(600)")
+    monkeypatch.setattr(child, "_SCRIPT", silent)
+    counter = Counter(tmp_path / "flops", timeout_s=600)
+
+    async def profile() -> None:
+        await profile_hub("org/model", counter=counter)
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as group:
+            group.start_soon(profile)
+            while counter._child is None:  # noqa: ASYNC110 - a thread makes it
+                await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
+        while counter._child is not None:  # noqa: ASYNC110 - a thread ends it
+            await anyio.sleep(0.01)

@@ -67,7 +67,7 @@ def test_a_child_that_was_killed_is_started_again(counter: Counter) -> None:
     counter.count(LLAMA | {"vocab_size": 53}, WORK)
     os.kill(child_of(counter), 9)
     assert counter._child is not None
-    counter._child.wait(10)
+    counter._child._process.wait(10)
     counted(counter.count(LLAMA | {"vocab_size": 54}, WORK))
 
 
