@@ -33,6 +33,9 @@ class Content(Protocol):
     def extents(self, start: int, size_bytes: int) -> list[Extent | bytes]:
         """Where these bytes are, in order; only of chunks that are ready."""
 
+    def close(self) -> None:
+        """One answer made of it was sent, or will not be."""
+
 
 @dataclass(frozen=True)
 class WholeFile:
@@ -48,6 +51,9 @@ class WholeFile:
     def extents(self, start: int, size_bytes: int) -> list[Extent | bytes]:
         """One extent."""
         return [Extent(self.path, start, size_bytes)]
+
+    def close(self) -> None:
+        """Nothing is held for an answer."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,9 @@ class LaidOutFile:
             else Extent(Path(self.paths[piece.source]), piece.start, piece.size_bytes)
             for piece in self.layout.part(start, size_bytes)
         ]
+
+    def close(self) -> None:
+        """Nothing is held for an answer."""
 
 
 class ArrivingFile:
@@ -106,6 +115,9 @@ class ArrivingFile:
         path = self._path if self._path.exists() else self._final
         return [Extent(path, start, size_bytes)]
 
+    def close(self) -> None:
+        """Nothing is held for an answer."""
+
 
 @dataclass(frozen=True)
 class Awaited:
@@ -121,3 +133,6 @@ class Awaited:
     def extents(self, start: int, size_bytes: int) -> list[Extent | bytes]:
         """Nothing."""
         return []
+
+    def close(self) -> None:
+        """Nothing is held for an answer."""

@@ -32,8 +32,9 @@ from services.distributor.from_hub import HUB, HubSource, hub_source
 from services.distributor.held import Held
 from services.distributor.holdings import Holdings
 from services.distributor.prune import prune
-from services.distributor.receive import Reception, plain_errors
+from services.distributor.receive import MEMORY_BYTES, Reception, plain_errors
 from services.distributor.recipe import made_files
+from services.distributor.room import Room
 from services.distributor.routes import files_by_route
 from services.distributor.sources import Sources
 from services.distributor.store import Store
@@ -77,6 +78,7 @@ class Deliveries:
     holdings: Holdings
     shelf: OriginShelf | None = None
     tls: ssl.SSLContext | None = None
+    room: Room = field(default_factory=lambda: Room(MEMORY_BYTES))
     _busy: dict[str, anyio.Lock] = field(default_factory=dict)
 
     @property
@@ -161,7 +163,8 @@ class Deliveries:
         with plain_errors(arrival):
             await anyio.to_thread.run_sync(arrival.open)
         sources = self.sources(order.assigned.job_id, self.node_id, hub)
-        reception = Reception(arrival, sources, self.settings.distributor.in_flight)
+        in_flight = self.settings.distributor.in_flight
+        reception = Reception(arrival, sources, in_flight, self.room)
         self.holdings.arriving(arrival.files)
         try:
             await reception.resume()

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import psutil
 import structlog
 
@@ -129,6 +128,8 @@ def _load(settings: NodeSection) -> dict[str, float | None]:
 
 def _gflops() -> float:
     """2·n³ operations of one product of n × n float32 matrices, the best of a few tries."""
+    import numpy as np  # 16 MB that a node which measured last week need not hold
+
     a = np.ones((_SIDE, _SIDE), dtype=np.float32)
     best = min(_timed(lambda: a @ a) for _ in range(_TRIES))
     return 2 * _SIDE**3 / best / 1e9
@@ -136,6 +137,8 @@ def _gflops() -> float:
 
 def _copy_gbps() -> float:
     """Bytes read and written by a memory copy, a second, in gigabytes; the best of a few tries."""
+    import numpy as np
+
     a = np.ones(_COPY_BYTES, dtype=np.uint8)
     b = np.empty_like(a)
     best = min(_timed(lambda: np.copyto(b, a)) for _ in range(_TRIES))

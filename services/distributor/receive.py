@@ -22,6 +22,7 @@ from services.distributor.arrival import Arrival
 from services.distributor.content import ArrivingFile
 from services.distributor.failures import DiskFull, DiskTrouble, NoSource, SourceTrouble
 from services.distributor.held import Held, find
+from services.distributor.room import Room
 from services.distributor.sources import Sources
 from services.distributor.transfer import Giver, Line
 from services.runtime import progress
@@ -29,7 +30,8 @@ from services.runtime import progress
 HELD = "held"
 BATCH = 8
 """Chunks asked for at once: what a source has of them in a row comes in one answer."""
-MEMORY_BYTES = 32 << 20
+MEMORY_BYTES = 24 << 20
+"""For the chunks that a node receives at once, over all its deliveries."""
 GIVE_UP_S = 60.0
 
 
@@ -75,6 +77,7 @@ class Reception:
     arrival: Arrival
     sources: Sources
     in_flight: int = 4
+    room: Room = field(default_factory=lambda: Room(MEMORY_BYTES))
     give_up_s: float = GIVE_UP_S
     received: Counter[str] = field(default_factory=Counter)
     resumed_bytes: int = 0
@@ -111,21 +114,20 @@ class Reception:
                     files = tuple(by_digest[digest] for digest in digests)
                     lane = Lane(route, files)
                     chunk_bytes = max(file.board.file.chunk_bytes for file in files)
-                    most = max(MEMORY_BYTES // len(routes) // chunk_bytes, 1)
+                    most = max(self.room.limit_bytes // len(routes) // chunk_bytes, 1)
                     for _ in range(min(self.in_flight, most)):
                         group.start_soon(self._work, lane, chunk_bytes)
 
     async def _work(self, lane: Lane, chunk_bytes: int) -> None:
-        buffer = memoryview(bytearray(chunk_bytes))
         links: dict[Giver, Line] = {}
         try:
             while not lane.complete:
-                await self._step(lane, buffer, links)
+                await self._step(lane, chunk_bytes, links)
         finally:
             for link in links.values():
                 link.close()
 
-    async def _step(self, lane: Lane, buffer: memoryview, links: dict[Giver, Line]) -> None:
+    async def _step(self, lane: Lane, chunk_bytes: int, links: dict[Giver, Line]) -> None:
         source = await self.sources.pick(lane.route)
         if source is None:
             self._check_patience(lane)
@@ -142,7 +144,8 @@ class Reception:
             links[source] = source.line()
         sink = _Sink(self, arriving, source.node_id)
         try:
-            await links[source].bring(arriving.board.file, first, count, buffer, sink)
+            async with self.room.buffer(chunk_bytes) as buffer:
+                await links[source].bring(arriving.board.file, first, count, buffer, sink)
         except SourceTrouble as trouble:
             arriving.board.give_back(first, count)
             await self.sources.troubled(trouble)

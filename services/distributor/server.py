@@ -95,6 +95,18 @@ class DataServer:
         if found is None:
             return web.Response(status=404)
         content, chunk_bytes = found
+        try:
+            return await self._part(request, content, chunk_bytes, asked)
+        finally:
+            content.close()
+
+    async def _part(
+        self,
+        request: web.Request,
+        content: Content,
+        chunk_bytes: int,
+        asked: re.Match[str] | None,
+    ) -> web.StreamResponse:
         if not asked or int(asked[1]) % chunk_bytes or not _within(asked, content):
             return web.Response(status=416)
         first = int(asked[1]) // chunk_bytes
@@ -153,7 +165,8 @@ class DataServer:
     ) -> None:
         if isinstance(part, bytes):
             await self.pace.take(len(part))
-            await response.write(part)
+            async with asyncio.timeout(SLOW_S):
+                await response.write(part)
             self.sent_bytes += len(part)
             return
         loop, transport = asyncio.get_running_loop(), request.transport

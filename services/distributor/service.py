@@ -32,7 +32,8 @@ from services.distributor.delivery import Deliveries
 from services.distributor.ending import Endings
 from services.distributor.holdings import Holdings
 from services.distributor.pace import Pace
-from services.distributor.passing import Through, Upstream
+from services.distributor.passing import MEMORY_BYTES, Passed, Through, Upstream
+from services.distributor.room import Room
 from services.distributor.server import DataServer
 from services.distributor.store import Store
 from services.runtime.bus import Bus
@@ -83,7 +84,7 @@ class Distributor:
         self._server_tls = server_tls
         self.deliveries = Deliveries(settings, bus, self._store, self._holdings, shelf, client_tls)
         self._upstreams: dict[tuple[JobId, NodeId], Upstream] = {}
-        self._passed: dict[str, StageFile] = {}
+        self._passed, self._passing_room = Passed(), Room(MEMORY_BYTES)
         self.server = DataServer(
             self._gate,
             self._find,
@@ -167,20 +168,23 @@ class Distributor:
         if said is None or not isinstance(said.fact, NodeAssigned):
             return None
         route = tuple(str(node) for node in said.fact.fetch_from if node != self._node_id)
-        made = Upstream(route, self.deliveries.sources(job_id, for_node))
+        sources = self.deliveries.sources(job_id, for_node)
+        made = Upstream(route, sources, self._passing_room)
         if len(self._upstreams) >= 64:
             self._upstreams.pop(next(iter(self._upstreams))).close()
         return self._upstreams.setdefault((job_id, for_node), made)  # another may have been faster
 
     async def _planned_file(self, digest: str, job_id: JobId, node: NodeId) -> StageFile | None:
         """The manifest's entry of a file that is part of `node`'s stage."""
-        if digest not in self._passed:
-            ready = await self._gate.ready(job_id)
-            stages = ready.stages if ready is not None else ()
-            for stage in stages:
-                if stage.node_id == node:
-                    manifest = await self._bus.documents.load(stage.manifest, StageManifest)
-                    self._passed.update({file.digest: file for file in manifest.files})
+        known = self._passed.get(digest)
+        if known is not None:
+            return known
+        ready = await self._gate.ready(job_id)
+        stages = ready.stages if ready is not None else ()
+        for stage in stages:
+            if stage.node_id == node:
+                manifest = await self._bus.documents.load(stage.manifest, StageManifest)
+                self._passed.add(manifest.files)
         return self._passed.get(digest)
 
 
