@@ -1,7 +1,7 @@
 """Which files of a directory are the model's weights, and that none of them leads elsewhere."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from services.checkpoint.failures import EscapingFile, NoWeights
@@ -10,6 +10,7 @@ from services.checkpoint.index import INDEX_NAME, PLAIN_NAME, read_index
 SINGLE_NAME = "model.safetensors"
 # Second copies of the same weights (Mistral's own layout) and things that are no model.
 _SET_ASIDE = re.compile(r"^(consolidated|adapter_model|optimizer|training_args)")
+_LEFT_BY_TRAINING = re.compile(r"^(optimizer|scheduler|training_args|rng_state)")
 
 
 def weight_files(directory: Path) -> tuple[str | None, tuple[str, ...]]:
@@ -50,6 +51,16 @@ def choose_files(
     if not found:
         raise _no_weights(present, where)
     return None, tuple(found)
+
+
+def left_out(directory: Path, used: Container[str]) -> tuple[str, ...]:
+    """Safetensors files of `directory` beside those in `used`: other copies, or an adapter."""
+    names = sorted(entry.name for entry in directory.iterdir())
+    return tuple(
+        name
+        for name in names
+        if name.endswith(".safetensors") and name not in used and not _LEFT_BY_TRAINING.match(name)
+    )
 
 
 def contained(directory: Path, name: str) -> Path:

@@ -54,13 +54,17 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class RemoteModel:
-    """What can be known of a model without its weights."""
+    """What can be known of a model without its weights.
+
+    `left_out` are safetensors files beside those that are used.
+    """
 
     model_name: str
     commit: str
     config: dict[str, Any]
     files: tuple[RemoteFile, ...]
     index: dict[str, Any] | None = None
+    left_out: tuple[str, ...] = ()
 
 
 def is_commit(revision: str) -> bool:
@@ -135,7 +139,8 @@ async def read_headers(model_name: str, revision: str = "main") -> RemoteModel:
         index = next((f.path for f in choice.companions if f.path.endswith(INDEX)), None)
         files = await side_by_side(reader.header, choice.weights, _HEADER_WORKERS)
         read_index = await reader.json(index) if index else None
-    return RemoteModel(model_name, snapshot.commit, config, tuple(files), read_index)
+    left_out = tuple(file.path for file in choice.left_out)
+    return RemoteModel(model_name, snapshot.commit, config, tuple(files), read_index, left_out)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ _MODULE = re.compile(r"^(\d+_\w+|additional_chat_templates)/")
 _NOT_WEIGHTS = re.compile(
     r"^(consolidated|adapter_model|optimizer|scheduler|training_args|rng_state)"
 )
+_LEFT_BY_TRAINING = re.compile(r"^(optimizer|scheduler|training_args|rng_state)")
 _NOT_COMPANIONS = frozenset({"trainer_state.json", "all_results.json", "train_results.json"})
 _SUFFIXES: dict[WeightFormat, tuple[str, ...]] = {
     "safetensors": (".safetensors",),
@@ -43,11 +44,15 @@ class File:
 
 @dataclass(frozen=True)
 class Choice:
-    """What is needed of a model: its weights, all of one format, and the files beside them."""
+    """What is needed of a model: its weights, all of one format, and the files beside them.
+
+    `left_out` are further safetensors files beside the weights: other copies, or an adapter.
+    """
 
     format: WeightFormat
     weights: tuple[File, ...]
     companions: tuple[File, ...]
+    left_out: tuple[File, ...] = ()
 
     @property
     def files(self) -> tuple[File, ...]:
@@ -69,7 +74,9 @@ def choose(model_name: str, files: Iterable[File]) -> Choice:
     for weight_format in ("safetensors", "pickle"):
         weights = _weights(model_name, plain, weight_format)
         if weights:
-            return Choice(weight_format, weights, _companions(plain, weights))
+            return Choice(
+                weight_format, weights, _companions(plain, weights), _left_out(plain, weights)
+            )
     raise _unusable(model_name, [file.path for file in listed])
 
 
@@ -159,6 +166,19 @@ def _companions(files: Sequence[File], weights: Sequence[File]) -> tuple[File, .
         if (_COMPANION.search(name) and name not in _NOT_COMPANIONS) or dense:
             chosen.append(file)
     return tuple(chosen)
+
+
+def _left_out(files: Sequence[File], weights: Sequence[File]) -> tuple[File, ...]:
+    """Safetensors at the top level that are not the weights, nor what training leaves behind."""
+    used = {file.path for file in weights}
+    return tuple(
+        file
+        for file in sorted(files, key=lambda file: file.path)
+        if "/" not in file.path
+        and file.path.endswith(_SUFFIXES["safetensors"])
+        and file.path not in used
+        and not _LEFT_BY_TRAINING.match(file.path)
+    )
 
 
 def _indices(weights: Sequence[File]) -> re.Pattern[str]:

@@ -2,7 +2,7 @@
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +15,7 @@ from messages.metadata import ModelMetadata
 from messages.names import short_name
 from services.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from services.checkpoint.config import read_config
+from services.checkpoint.files import left_out
 from services.checkpoint.headers import parse_header
 from services.checkpoint.index import check_index, parse_index
 from services.hub import hub
@@ -26,6 +27,7 @@ from services.profiler.study import study
 from services.profiler.workload import Workload
 
 T = TypeVar("T")
+_NAMED = 3
 
 
 async def in_thread(work: Callable[[threading.Event], T]) -> T:
@@ -58,14 +60,16 @@ def profile_directory(
     BadCheckpoint and its kin; blocks.
     """
     name = model_name or short_name(str(path.absolute()))
-    return _profile(
-        open_checkpoint(path),
+    checkpoint = open_checkpoint(path)
+    found = _profile(
+        checkpoint,
         read_config(path),
         About(name, revision, node_id, _now()),
         Workload(batch_size, sequence_length),
         counter,
         given_up,
     )
+    return _warned(found, left_out(path, checkpoint.files))
 
 
 async def profile_hub(
@@ -93,7 +97,8 @@ def _profile_remote(
     if remote.index is not None:
         check_index(parse_index(msgspec.json.encode(remote.index)), headers)
     about = About(remote.model_name, remote.commit, None, _now())
-    return _profile(Checkpoint(headers), remote.config, about, work, counter, given_up)
+    found = _profile(Checkpoint(headers), remote.config, about, work, counter, given_up)
+    return _warned(found, remote.left_out)
 
 
 def _profile(
@@ -108,6 +113,18 @@ def _profile(
     if counter is not None:
         found = corrected(found, counter.count(config, found.scene.work, given_up))
     return metadata_of(found, about, work)
+
+
+def _warned(found: ModelMetadata, left: Sequence[str]) -> ModelMetadata:
+    """The metadata, with a warning where safetensors files beside the weights were not read."""
+    if not left:
+        return found
+    several = "" if len(left) <= _NAMED else f" and {len(left) - _NAMED} more"
+    note = (
+        f"{', '.join(left[:_NAMED])}{several}: not used, being taken for another copy of the"
+        " weights or an adapter"
+    )
+    return msgspec.structs.replace(found, warnings=(*found.warnings, note))
 
 
 def _now() -> str:

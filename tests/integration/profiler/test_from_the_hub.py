@@ -95,6 +95,23 @@ async def test_a_remote_header_that_lies_is_refused(hub: LoopbackHub) -> None:
         await profile_hub("org/model")
 
 
+async def test_other_copies_of_the_weights_are_told_of_from_afar_as_from_a_directory(
+    hub: LoopbackHub, tmp_path: Path
+) -> None:
+    files = repository()
+    files |= dict.fromkeys(("consolidated.safetensors", "optimizer.safetensors"), files[FIRST])
+    hub.add("org/model", files)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name, body in files.items():
+        (folder / name).write_bytes(body)
+    remote = await profile_hub("org/model")
+    assert remote.warnings == profile_directory(folder).warnings
+    (warning,) = remote.warnings
+    assert warning.startswith("consolidated.safetensors: not used")
+    assert len(remote.layers) == len(shapes())
+
+
 async def test_a_cancelled_profile_ends_the_count_that_is_under_way(
     hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

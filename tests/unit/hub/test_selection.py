@@ -68,6 +68,16 @@ def test_of_a_whole_file_and_parts_of_the_same_the_one_that_loaders_take_is_take
     assert companions(*names) == []
 
 
+def test_other_copies_of_the_weights_beside_them_are_told_of() -> None:
+    copies = ["consolidated.safetensors", "model.fp16.safetensors"]
+    beside = ["pytorch_model.bin", "optimizer.safetensors", "original/model.safetensors"]
+    left = chosen(*parts("model", 2), *copies, *beside, "adapter_model.safetensors").left_out
+    assert [file.path for file in left] == ["adapter_model.safetensors", *copies]
+    assert chosen("model.safetensors", *COMPANIONS, *beside).left_out == ()
+    whole = chosen("model.safetensors", *parts("model", 2), "model.safetensors.index.json")
+    assert [file.path for file in whole.left_out] == parts("model", 2)
+
+
 def test_parts_that_are_not_all_there_are_no_model() -> None:
     with pytest.raises(UnusableModel, match="model-00002-of-00003"):
         chosen("model-00001-of-00003.safetensors", "model-00003-of-00003.safetensors")
