@@ -5,11 +5,17 @@ The library keeps what HF_ENDPOINT and HF_HOME were when it was first imported.
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 
 def endpoint() -> str:
     """The Hub's address, as HF_ENDPOINT says now."""
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
+def host() -> str:
+    """The Hub's host and port, without a password that its address may hold."""
+    return urlsplit(endpoint()).netloc.rpartition("@")[2]
 
 
 def token() -> str | None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from messages.failures import Permanent
-from services.hub.account import endpoint, token
+from services.hub.account import endpoint, host, token
 from services.hub.failures import (
     GatedModel,
     HubUnavailable,
@@ -48,7 +48,10 @@ def hub_errors(model_name: str, *, revision: str = "", path: str = "") -> Iterat
             advice="unset HF_HUB_OFFLINE, or give the whole commit of a model in the cache",
         ) from None
     except (httpx2.HTTPError, httpx2.StreamError, TimeoutError) as error:
-        raise HubUnavailable(f"{model_name}: no answer from the Hub: {_kind(error)}") from None
+        raise HubUnavailable(
+            f"{model_name}: no answer from the Hub at {host()}: {_kind(error)}; see HF_ENDPOINT,"
+            " the network and its proxies"
+        ) from None
     except json.JSONDecodeError:
         raise HubUnavailable(
             f"{model_name}: {endpoint()} answered, but not as a Hub does"
