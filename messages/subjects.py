@@ -133,7 +133,7 @@ JOB_ENDED: Subject[JobCompleted | JobFailed | JobCancelled] = Subject(
     f"williw.job.ended.{_JOB}", (JobCompleted, JobFailed, JobCancelled),
     says=tuple(_EVERY_STAGE.split()), hears=tuple(_EVERY_STAGE.split()))
 JOB_CANCEL       = _subject("williw.job.cancel.{job_id}", CancelJob, says="anybody", hears="requester")
-PROGRESS         = _subject("williw.progress.{stage}.{node_id}.{job_id}", Progress, says=_EVERY_STAGE, hears="anybody")
+PROGRESS         = _subject("williw.progress.{stage}.{node_id}.{job_id}", Progress, says="downloader profiler splitter distributor", hears="anybody")
 # fmt: on
 
 FACTS: tuple[Subject[Any], ...] = (

@@ -7,6 +7,7 @@ name any subject for its answer, so that within one account a reader could have 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from messages.subjects import (
     API_NODES,
@@ -16,8 +17,11 @@ from messages.subjects import (
     ENDPOINTS,
     FACTS,
     JOB_ENDED,
+    MODEL_REQUESTED,
     PROGRESS,
     SHARD_DELIVERED,
+    SHARDS_READY,
+    SPLIT_PLANNED,
     Subject,
 )
 from services.runtime import names
@@ -27,10 +31,22 @@ _API = "$JS.API"
 _DOCUMENTS = f"OBJ_{names.DOCUMENTS_BUCKET}"
 _NODES = f"KV_{names.NODES_BUCKET}"
 _GRANTS = f"KV_{names.GRANTS_BUCKET}"
+# The newest fact of a subject, and how many there are.
+_LOOK = (f"{_API}.DIRECT.GET.{names.FACTS_STREAM}.>", f"{_API}.STREAM.INFO.{names.FACTS_STREAM}")
+_SCAN = f"{_API}.DIRECT.GET.{names.FACTS_STREAM}"
+_DOCUMENT = (f"{_API}.DIRECT.GET.{_DOCUMENTS}", f"{_API}.DIRECT.GET.{_DOCUMENTS}.>")
+_NODE_LIST = f"{_API}.DIRECT.GET.{_NODES}"
+_READ_DOCUMENTS = {"requester", "planner", "splitter", "distributor"}
 _WRITE_DOCUMENTS = {"requester", "profiler", "uploader", "planner", "splitter"}
-_READ_NODES = {"requester", "planner", "distributor"}
-# A command's connection is named for the command, not for its user.
-_CONSOLES = ("williw-console", "williw-doctor", "client")
+_LIST_NODES = {"requester", "planner"}
+# Who waits for a fact: a plain subscription tells that it is time to look.
+_WAITS: dict[str, tuple[Subject[Any], ...]] = {
+    "requester": (MODEL_REQUESTED, SPLIT_PLANNED, JOB_ENDED),
+    "planner": (SPLIT_PLANNED, JOB_ENDED),
+    "distributor": (SHARDS_READY,),
+}
+# A command's connection is named for the command, not for its user; `client` is a program's.
+_CONSOLES = ("williw-console", "williw-doctor")
 # No previews: a Hub model's headers are read with the origin's token.
 ASKING_ONLY = (API_STATUS, API_PLAN, API_NODES)
 
@@ -49,14 +65,15 @@ OPERATOR = Permissions((">",), (">",))
 
 def of_service(service: Service, node_id: str) -> Permissions:
     """Exactly what this service needs on this node."""
-    publish = [*reads_of_the_log(), *_said(service, node_id), *_kept(service.name, node_id)]
-    publish += [f"williw.dead.{service.name}.*", PROGRESS.where(node_id=node_id)]
+    publish = [*_read(service), *_said(service, node_id), *_kept(service.name, node_id)]
+    publish.append(f"williw.dead.{service.name}.*")
+    publish += [PROGRESS.where(node_id=node_id)] if service.name in PROGRESS.says else []
     for route in service.routes:
         consumer = f"{names.FACTS_STREAM}.{names.consumer_name(service.name, route)}"
         publish += [f"{_API}.CONSUMER.INFO.{consumer}", f"{_API}.CONSUMER.MSG.NEXT.{consumer}"]
         publish.append(f"$JS.ACK.{consumer}.>")
     subscribe = [inbox(f"{service.name}-{node_id}")]
-    subscribe += [subject.where() for subject in FACTS if service.name in subject.hears]
+    subscribe += [subject.where() for subject in _WAITS.get(service.name, ())]
     publish += [api.subject for api in ENDPOINTS if service.name in api.asked_by]
     if service.endpoints:
         subscribe += [endpoint.api.subject for endpoint in service.endpoints]
@@ -67,9 +84,9 @@ def of_service(service: Service, node_id: str) -> Permissions:
 
 def of_client() -> Permissions:
     """Asking for models, cancelling, looking: what the command line does besides provisioning."""
-    publish = [*reads_of_the_log(), *_reads_of_nodes(), *(c.where() for c in COMMANDS)]
+    publish = [*_reads_of_all(), *(c.where() for c in COMMANDS)]
     publish += [endpoint.subject for endpoint in ENDPOINTS]
-    return _sorted(publish, [*map(inbox, _CONSOLES), *heard_by_all(), "williw.>"])
+    return _sorted(publish, [*map(inbox, (*_CONSOLES, "client")), "williw.>"])
 
 
 def of_tap() -> Permissions:
@@ -77,10 +94,9 @@ def of_tap() -> Permissions:
 
     A stream's info is answered for the asker's account, so it is not to be had from there.
     """
-    reads = [*reads_of_the_log(), *_reads_of_nodes()]
-    publish = [subject for subject in reads if ".INFO." not in subject]
+    publish = [subject for subject in _reads_of_all() if ".INFO." not in subject]
     publish += [api.subject for api in ASKING_ONLY]
-    return _sorted(publish, [*map(inbox, _CONSOLES), *heard_by_all(), "williw.>"])
+    return _sorted(publish, [*map(inbox, _CONSOLES), "williw.>"])
 
 
 def least_user(subject: str, *, hearing: bool) -> str:
@@ -90,12 +106,12 @@ def least_user(subject: str, *, hearing: bool) -> str:
     """
     for name, may in (("tap", of_tap()), ("client", of_client())):
         allowed = may.subscribe if hearing else may.publish
-        if any(_covers(pattern.lower(), subject.lower()) for pattern in allowed):
+        if any(covers(pattern.lower(), subject.lower()) for pattern in allowed):
             return name
     return "operator"
 
 
-def _covers(pattern: str, subject: str) -> bool:
+def covers(pattern: str, subject: str) -> bool:
     """Whether all that `subject` matches, wildcards included, matches `pattern` too."""
     tokens, asked = pattern.split("."), subject.split(".")
     for place, token in enumerate(tokens):
@@ -106,11 +122,20 @@ def _covers(pattern: str, subject: str) -> bool:
     return len(tokens) == len(asked)
 
 
-def reads_of_the_log() -> tuple[str, ...]:
-    """Reading facts and documents, which hold no secret: tokens are in the grants."""
-    log, documents = f"DIRECT.GET.{names.FACTS_STREAM}", f"DIRECT.GET.{_DOCUMENTS}"
-    info = f"STREAM.INFO.{names.FACTS_STREAM}"
-    return tuple(f"{_API}.{s}" for s in (log, f"{log}.>", info, documents, f"{documents}.>"))
+def _reads_of_all() -> tuple[str, ...]:
+    """Facts, documents and nodes, which hold no secret: tokens are in the grants."""
+    return (_SCAN, *_LOOK, *_DOCUMENT, _NODE_LIST)
+
+
+def _read(service: Service) -> list[str]:
+    """What a service reads: the newest fact of a subject each, many at once who asks for them."""
+    ends_jobs = any(route.subject is SHARD_DELIVERED for route in service.routes)
+    return [
+        *_LOOK,
+        *([_SCAN] if ends_jobs or service.name in ("requester", "planner") else ()),
+        *(_DOCUMENT if service.name in _READ_DOCUMENTS else ()),
+        *([_NODE_LIST] if service.name in _LIST_NODES else ()),
+    ]
 
 
 def heard_by_all() -> tuple[str, ...]:
@@ -148,25 +173,21 @@ def _where(subject: Subject[object], fixed: dict[str, str]) -> str:  # type: ign
 def _kept(service: str, node_id: str) -> list[str]:
     """Buckets: the registry, the grants, the documents."""
     found: list[str] = []
-    if service in _READ_NODES:
-        found += _reads_of_nodes()
     if service in _WRITE_DOCUMENTS:
+        # A document whose writing breaks off is purged by the library.
         verbs = ("STREAM.INFO", "STREAM.MSG.GET", "STREAM.PURGE")
         found += [f"{_API}.{verb}.{_DOCUMENTS}" for verb in verbs]
         found += [f"$O.{names.DOCUMENTS_BUCKET}.{kind}.*" for kind in ("C", "M")]
     if service == "distributor":
-        found.append(f"$KV.{names.NODES_BUCKET}.{node_id}")
+        above = f"$KV.{names.NODES_BUCKET}"
+        found += [f"{_API}.STREAM.INFO.{_NODES}", f"{_API}.DIRECT.GET.{_NODES}.{above}.*"]
+        found.append(f"{above}.{node_id}")
     owner = {"distributor": node_id, "splitter": "*"}.get(service)
     if owner is not None:
         key = f"$KV.{names.GRANTS_BUCKET}.{owner}.*"
         found += [f"{_API}.STREAM.INFO.{_GRANTS}", f"{_API}.DIRECT.GET.{_GRANTS}.{key}"]
         found += [key] if service == "splitter" else []
     return found
-
-
-def _reads_of_nodes() -> tuple[str, ...]:
-    reads = f"{_API}.DIRECT.GET.{_NODES}"
-    return (reads, f"{reads}.>", f"{_API}.STREAM.INFO.{_NODES}")
 
 
 def _sorted(

@@ -3,6 +3,7 @@
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,13 @@ def services_with_settings(url: str) -> list[tuple[Service, Settings]]:
 @pytest.fixture
 def locked(tmp_path: Path) -> Iterator[LockedNats]:
     """The server, running."""
+    with serving(tmp_path) as server:
+        yield server
+
+
+@contextmanager
+def serving(tmp_path: Path, *flags: str) -> Iterator[LockedNats]:
+    """A server for the length of the block, its log in `nats.log`; `flags` are nats-server's."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -69,7 +77,8 @@ def locked(tmp_path: Path) -> Iterator[LockedNats]:
         f"jetstream {{ store_dir: {json.dumps(str(tmp_path / 'store'))} }}\n"
         f"accounts {{ include keys/{keys.CONFIG_FILE} }}\n"
     )
-    process = children.spawn([embedded.nats_server(), "-c", str(config)], tmp_path / "nats.log")
+    command = [embedded.nats_server(), "-c", str(config), *flags]
+    process = children.spawn(command, tmp_path / "nats.log")
     try:
         wait_for_port(port, tmp_path / "nats.log")
         yield server

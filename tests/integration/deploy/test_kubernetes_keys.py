@@ -145,7 +145,7 @@ def test_another_machine_leaves_the_others_keys_and_names_as_they_were(made: Pat
 def test_more_nodes_than_a_secret_can_list_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    nodes = [word for k in range(1000) for word in ("--node", f"n-{k}.example.com")]
+    nodes = [word for k in range(1300) for word in ("--node", f"n-{k}.example.com")]
     words = ["provision", "--auth", str(tmp_path / "many"), *nodes]
     assert app.run(words) == 0
     assert app.run([*words, "--kubernetes"]) == 2

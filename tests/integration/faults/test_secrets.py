@@ -34,7 +34,7 @@ from services.runtime.bus import Bus, Refused, open_bus
 from tests.bus_fixture import until
 from tests.integration.deploy.conftest import NODE, ORIGIN, LockedNats
 from tests.integration.deploy.conftest import locked as locked  # a fixture
-from tests.integration.deploy.test_locked_job import acting, job, shown
+from tests.integration.deploy.locked_house import acting, job, shown
 from tests.integration.faults.tiny import write_model
 from tests.integration.flow.house import ORIGIN_BUILDS, House
 from tests.loopback_hub.faults import Fault
