@@ -3,8 +3,10 @@
     <root>/<sha256 of the manifest>/manifest.json   the very bytes that the digest is of
                                     layout.json     the layout, and where the model's files are
                                     files/          the stage itself, only where it was written
+    <root>/cuts/<key>.json          the stages that a cut gave, so that the same again reads nothing
 
-The splitter writes it; a distributor of the same machine reads it, in another process.
+The time of a manifest.json is that of the stage's last use. The splitter writes it; a distributor of
+the same machine reads it, in another process.
 """
 
 import os
@@ -90,18 +92,49 @@ class OriginShelf:
         place = self._place(sha256) / "files"
         return place if place.is_dir() else None
 
+    def use(self, sha256: str) -> bool:
+        """Note that a stage is used now; whether it is here."""
+        try:
+            os.utime(self._place(sha256) / "manifest.json")
+        except OSError:
+            return False
+        return True
+
+    def used_at(self, sha256: str) -> float:
+        """When a stage was used last, in Unix seconds; 0 where it is not here."""
+        try:
+            return (self._place(sha256) / "manifest.json").stat().st_mtime
+        except OSError:
+            return 0.0
+
+    def size_bytes(self, sha256: str) -> int:
+        """What a stage takes on the shelf's disk."""
+        return sum(p.stat().st_size for p in self._place(sha256).rglob("*") if p.is_file())
+
+    def remove(self, sha256: str) -> None:
+        """Take a stage away: by one rename, then its files, then the cuts that gave it."""
+        room = self.room()
+        self._place(sha256).rename(room / sha256)
+        shutil.rmtree(room)
+        for cut in (self.root / _CUTS).glob("*.json"):
+            if sha256 in (self._given_by(cut.stem) or {}).values():
+                cut.unlink(missing_ok=True)
+
     def __iter__(self) -> Iterator[str]:
         """The digests of all stages on the shelf."""
         if self.root.is_dir():
             yield from (entry.name for entry in self.root.iterdir() if _STAGE.match(entry.name))
 
     def recall(self, key: str) -> dict[str, str] | None:
-        """The stage digest of each node that a cut with this key gave, if all are still here."""
-        try:
-            stages = decode((self.root / _CUTS / f"{key}.json").read_bytes(), dict[str, str])
-        except (OSError, Undecodable):
+        """The stage digest of each node that a cut with this key gave, if all are still here.
+
+        They count as used now.
+        """
+        stages = self._given_by(key)
+        if stages is None:
             return None
-        return stages if all(self.stage(sha256) for sha256 in stages.values()) else None
+        here = [self.use(sha256) and self.stage(sha256) for sha256 in stages.values()]
+        return stages if all(here) else None
 
     def remember(self, key: str, stages: Mapping[str, str]) -> None:
         """Keep what a cut with this key gave."""
@@ -110,6 +143,12 @@ class OriginShelf:
         temporary = folder / f".{key}-{os.getpid()}"
         temporary.write_bytes(msgspec.json.encode(dict(stages)))
         temporary.rename(folder / f"{key}.json")
+
+    def _given_by(self, key: str) -> dict[str, str] | None:
+        try:
+            return decode((self.root / _CUTS / f"{key}.json").read_bytes(), dict[str, str])
+        except (OSError, Undecodable):
+            return None
 
     def _place(self, sha256: str) -> Path:
         if not _STAGE.match(sha256):

@@ -34,7 +34,8 @@ class Holdings:
                 whole = WholeFile(stage.directory / file.name, file.size_bytes)
                 self._whole[file.digest] = whole, file.chunk_bytes
         if self._shelf is not None:
-            for sha256 in set(self._shelf) - self._seen:
+            self._seen &= (shelved_now := set(self._shelf))  # one may go, and come again
+            for sha256 in shelved_now - self._seen:
                 shelved = self._shelf.stage(sha256)
                 if shelved is not None:
                     self._seen.add(sha256)
@@ -48,6 +49,7 @@ class Holdings:
         found = self._whole.get(digest)
         if found is not None and isinstance(found[0], WholeFile) and not found[0].path.is_file():
             del self._whole[digest]
+            self._seen.clear()
             return None
         return found
 

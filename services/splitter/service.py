@@ -13,7 +13,7 @@ import anyio.to_thread
 from config.settings import Settings
 from messages.base import Fact
 from messages.documents import digest_of
-from messages.failures import Permanent
+from messages.failures import Passing, Permanent
 from messages.ids import NodeId, Sha256
 from messages.metadata import ModelMetadata
 from messages.models import ModelDownloaded
@@ -64,7 +64,7 @@ class Splitter:
         shas = await anyio.to_thread.run_sync(
             functools.partial(self._stages, model_dir, plan, metadata.ties)
         )
-        bodies = {node: self._shelf.manifest(sha256) or b"" for node, sha256 in shas.items()}
+        bodies = {node: self._body(sha256) for node, sha256 in shas.items()}
         ready = [await self._ready(planned, node, body) for node, body in bodies.items()]
         access = await self._access(planned, bodies)
         return (
@@ -77,6 +77,12 @@ class Splitter:
                 access=await self._bus.documents.put(encode(access), f"{plan.plan_id}.access"),
             ),
         )
+
+    def _body(self, sha256: str) -> bytes:
+        body = self._shelf.manifest(sha256)
+        if body is None:
+            raise Passing("a stage was taken from the shelf as it was looked up: cut again")
+        return body
 
     async def sweep(self) -> None:
         """Remove what an earlier process of this service left half made."""
@@ -172,9 +178,9 @@ class Splitter:
 
     def _keep(self, stage: Stage, paths: dict[str, str], room: Path | None) -> str:
         body = encode(stage.manifest)
-        shelved = self._shelf.manifest(digest_of(body))
-        if shelved is not None and room is None:
-            return digest_of(body)
+        sha256 = digest_of(body)
+        if room is None and self._shelf.use(sha256):
+            return sha256
         return self._shelf.put(body, ShelvedStage(layout=stage.layout, paths=paths), room)
 
     def _writes(self, node_id: NodeId) -> bool:

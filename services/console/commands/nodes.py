@@ -1,13 +1,15 @@
 """`williw nodes` and `williw node prune`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from config.settings import Settings
+from messages.failures import Passing, Permanent
 from messages.nodes import NodeEntry
 from services.console.failures import EXIT_DONE
 from services.console.options import Asking, Reach
-from services.console.output import plain, say, say_json, size, table
+from services.console.output import note, plain, say, say_json, size, table
 from services.console.reaching import ask, settings_of
 from services.runtime.bus import Bus
 
@@ -54,7 +56,10 @@ def prune(
     quota_bytes: int = 0,
     reach: Asking = None,
 ) -> int:
-    """Remove stages that no model's link points at, the least recently used first.
+    """Remove stages that nobody uses, the least recently used first.
+
+    At a node those that no model's link points at; at an origin also what it keeps to serve them
+    from, but for what a running job may ask for.
 
     Example: williw node prune --quota-bytes 50000000000
 
@@ -63,14 +68,16 @@ def prune(
     models
         The models directory; else the settings', and those of the nodes of `williw up`.
     quota_bytes
-        Keep as much as this; 0 keeps only what is in use.
+        Keep as much as this in each directory; 0 keeps only what is in use.
     """
     from services.distributor.prune import prune as prune_models
 
     reach = reach or Reach()
     settings = settings_of(reach)
     folders = [models] if models else _model_folders(settings)
-    taken = [one for folder in folders for one in prune_models(folder, quota_bytes)]
+    taken: list[Any] = [one for folder in folders for one in prune_models(folder, quota_bytes)]
+    if models is None:
+        taken += _from_shelf(settings, reach, quota_bytes)
     if reach.json:
         say_json({"type": "Pruned", "stages": [_pruned(one) for one in taken]})
         return EXIT_DONE
@@ -80,6 +87,23 @@ def prune(
     return EXIT_DONE
 
 
+def _from_shelf(settings: Settings, reach: Reach, quota_bytes: int) -> Sequence[Any]:
+    """What an origin can do without; nothing where no bus says which jobs run."""
+    from services.checkpoint.shelf import OriginShelf
+    from services.checkpoint.shelf_prune import prune_shelf
+    from services.console.in_use import in_use
+
+    shelf = OriginShelf(settings.origin_dir / "stages")
+    if not any(True for _ in shelf):
+        return ()
+    try:
+        used = ask(reach, in_use)
+    except (Passing, Permanent) as error:
+        note(f"the origin's own stages are left, as no bus says which jobs run: {error}")
+        return ()
+    return prune_shelf(shelf, quota_bytes, keep=used.stages, since=used.since)
+
+
 def _model_folders(settings: Settings) -> list[Path]:
     own = settings.models_dir
     local = sorted((settings.home / "nodes").glob("*/models"))
@@ -87,4 +111,4 @@ def _model_folders(settings: Settings) -> list[Path]:
 
 
 def _pruned(one: Any) -> dict[str, Any]:
-    return {"model_name": one.model_name, "directory": one.directory, "bytes": one.size_bytes}
+    return {"model_name": one.model_name, "directory": str(one.directory), "bytes": one.size_bytes}

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -111,6 +112,29 @@ def test_nodes_are_listed_as_a_nodes_file_has_them(house: House) -> None:
     assert [one["node_id"] for one in nodes] == ["node_001", "node_002"]
     assert [one["origin"] for one in nodes] == [True, False]
     assert all(one["data_url"].startswith("http://127.0.0.1:") for one in nodes)
+
+
+def test_pruning_takes_what_the_origin_kept_for_a_job_that_ended(house: House) -> None:
+    house.job()
+    shelf = house.home / "origin" / "stages"
+    kept = list(shelf.glob("*/manifest.json"))
+    assert kept
+    for manifest in kept:
+        os.utime(manifest, (1e9, 1e9))
+    pruned = house.ask("node", "prune")["stages"]
+    assert {str(manifest.parent) for manifest in kept} <= {one["directory"] for one in pruned}
+    assert not list(shelf.glob("*/manifest.json"))
+    house.job()
+
+
+def test_without_a_bus_what_the_origin_keeps_is_left(tmp_path: Path) -> None:
+    manifest = tmp_path / "origin" / "stages" / ("0" * 64) / "manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_bytes(b"{}")
+    os.utime(manifest, (1e9, 1e9))
+    done = williw("node", "prune", "--home", str(tmp_path), WILLIW_NATS_URL="nats://127.0.0.1:1")
+    assert (done.returncode, "are left" in done.stderr) == (0, True), done.stderr
+    assert manifest.exists()
 
 
 def test_the_doctor_finds_nothing_wrong_in_a_running_house(house: House) -> None:
