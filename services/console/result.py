@@ -9,12 +9,21 @@ from services.checkpoint.stage import VerifyReport, verify
 from services.console.output import plain, say, say_json, size, table
 from services.console.telling import as_object
 from services.console.watch import Watch, stage_seconds
+from services.distributor.store import place_beside
 from services.runtime.bus import Bus
 
 
 def verified(watch: Watch) -> VerifyReport:
-    """Every digest of every stage directory, read now, and that together they hold the model."""
-    return verify([Path(fact.stage_dir) for fact in watch.deliveries()])
+    """Every digest of every stage directory, read now, and that together they hold the model.
+
+    Read where the job's own stage stands: a model's link may show another job's since.
+    """
+    return verify([_place(Path(fact.stage_dir), fact.stage_sha256) for fact in watch.deliveries()])
+
+
+def _place(link: Path, sha256: str) -> Path:
+    place = place_beside(link, sha256)
+    return place if place.is_dir() else link
 
 
 async def tell(bus: Bus, watch: Watch, report: VerifyReport | None, *, as_json: bool) -> None:

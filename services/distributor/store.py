@@ -9,6 +9,7 @@
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from messages.documents import digest_of
 from messages.shards import StageManifest
 from messages.wire import Undecodable, decode
 
+_STAGES = ".stages"
 _MANIFEST = re.compile(r"^([0-9a-f]{64})\.json\Z")
 FORGOTTEN_S = 7 * 86_400.0
 """What has been arriving for so long without a new byte is swept."""
@@ -43,7 +45,7 @@ class Store:
 
     def __init__(self, models: Path) -> None:
         self.models = models
-        self._stages = models / ".stages"
+        self._stages = models / _STAGES
         self._manifests = self._stages / ".manifests"
         self._arriving = self._stages / ".arriving"
 
@@ -53,7 +55,7 @@ class Store:
 
     def place(self, sha256: str, manifest: StageManifest) -> Path:
         """Where this stage stands when it is whole."""
-        return self._stages / f"{manifest.directory}@{sha256[:16]}"
+        return place_beside(self.link(manifest), sha256)
 
     def arriving(self, sha256: str) -> Path:
         """Where this stage lies until it is whole."""
@@ -94,7 +96,8 @@ class Store:
         os.utime(self._manifests / f"{sha256}.json")
         if link.is_dir() and not link.is_symlink():
             raise FileExistsError(f"{link} is a directory that williw did not make")
-        temporary = link.with_name(f".{link.name}.{os.getpid()}")
+        # Two stages of one model may become visible at once.
+        temporary = link.with_name(f".{link.name}.{os.getpid()}.{threading.get_ident()}")
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(place.relative_to(link.parent))
         temporary.rename(link)
@@ -147,6 +150,11 @@ class Store:
         """Bytes free on the file system of the models directory."""
         self.models.mkdir(parents=True, exist_ok=True)
         return shutil.disk_usage(self.models).free
+
+
+def place_beside(link: Path, sha256: str) -> Path:
+    """Where the stage of this name stands, whichever stage its model's `link` points at now."""
+    return link.parent / _STAGES / f"{link.name}@{sha256[:16]}"
 
 
 def _size(path: Path) -> int:

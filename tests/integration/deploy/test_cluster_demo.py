@@ -82,6 +82,16 @@ def test_jobs_complete_on_three_servers_while_a_server_and_two_services_are_kill
     assert "Traceback" not in printed
 
 
+def test_two_origins_bring_one_model_to_the_same_node(tmp_path: Path) -> None:
+    """Their plans differ, and each job's own parts are what is verified."""
+    same = [write_model(tmp_path / origin / "tiny", layers=8) for origin in "ab"]
+    words = ["--nodes", "3", "--origins", "2", "--no-deaths", "--timeout-s", "90"]
+    with demonstrated(tmp_path, *map(str, same), *words) as (process, out):
+        code = process.wait(110)
+    assert code == 0, out.read_text()
+    assert "2 of 2 jobs completed, every digest of every stage verified" in out.read_text()
+
+
 @pytest.mark.release
 @pytest.mark.timeout(300)
 def test_ten_jobs_on_eight_nodes(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A node's stages: whole or not there, one link for each model, old ones give way."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from services.checkpoint.stage_header import header_of
 from services.distributor.arrival import Arrival
 from services.distributor.held import Held, find
 from services.distributor.prune import prune
-from services.distributor.store import Store
+from services.distributor.store import Store, place_beside
 
 CHUNK = 4096
 
@@ -80,6 +81,24 @@ def test_a_new_stage_takes_the_name_and_the_old_one_stays_until_it_is_pruned(
     assert pruned.size_bytes == 1
     assert (tmp_path / "org--m" / "config.json").read_bytes() == b"22"
     assert prune(tmp_path) == ()
+
+
+def test_a_stage_is_found_by_its_digest_whichever_the_link_shows(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    stages = [finished(store, f"p{k}", {"config.json": b"1" * k}) for k in (1, 2)]
+    for sha256, manifest in stages:
+        place = place_beside(tmp_path / "org--m", sha256)
+        assert place == store.place(sha256, manifest)
+        assert (place / "config.json").stat().st_size == manifest.size_bytes
+
+
+def test_two_stages_of_a_model_become_visible_at_once(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    stages = [finished(store, f"p{k}", {"config.json": b"1" * k}) for k in (1, 2)]
+    with ThreadPoolExecutor(2) as pool:
+        done = [pool.submit(store.use, *stages[k % 2]) for k in range(200)]
+        assert {one.result() for one in done} == {tmp_path / "org--m"}
+    assert (tmp_path / "org--m").resolve() in {store.place(*stage) for stage in stages}
 
 
 def test_the_least_recently_used_gives_way_first_and_only_as_much_as_must(tmp_path: Path) -> None:
