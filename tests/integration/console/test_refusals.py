@@ -6,15 +6,21 @@ from pathlib import Path
 import anyio
 import pytest
 
+from messages.dead import DeadLetter
+from messages.documents import digest_of
 from messages.ids import JobId, NodeId
 from messages.jobs import JobFailed, ModelRequest, ModelRequested
+from messages.models import MetadataReady
+from messages.subjects import fact_subject
+from messages.wire import encode
 from services.console import app
 from services.runtime import provision
 from services.runtime.bus import open_bus
 from tests.integration.deploy.conftest import ORIGIN, LockedNats, services_with_settings
 from tests.integration.deploy.conftest import locked as locked
 
-JOB = JobId("job-1")
+# The second came with metadata of its own.
+JOB, BROUGHT = JobId("job-1"), JobId("job-2")
 
 
 @pytest.fixture
@@ -28,10 +34,31 @@ def house(locked: LockedNats, monkeypatch: pytest.MonkeyPatch) -> LockedNats:
             for service, own in services_with_settings(locked.url):
                 await provision.provision_consumers(bus, own, [service])
             origin, request = NodeId(ORIGIN), ModelRequest(model_name="org/name")
-            await bus.facts.say(ModelRequested(origin=origin, job_id=JOB, request=request))
-            failed = JobFailed(origin=origin, job_id=JOB, generation=1, stage="plan", reason="no")
-            await bus.facts.say(failed)
-            await bus.client.jetstream().publish("williw.dead.planner.job-1", b"{}")
+            requested = ModelRequested(origin=origin, job_id=JOB, request=request)
+            ready = MetadataReady(
+                origin=origin,
+                job_id=BROUGHT,
+                request=request,
+                repo="org/metadata",
+                file="org_name_metadata.json",
+                url="https://huggingface.co/org/metadata",
+                sha256=digest_of(b"{}"),
+                size_bytes=2,
+            )
+            for fact in (requested, ready):
+                await bus.facts.say(fact)
+                failed = JobFailed(origin=origin, job_id=fact.job_id, stage="plan", reason="no")
+                await bus.facts.say(failed)
+            letter = DeadLetter(
+                service="downloader",
+                subject=fact_subject(requested).of(requested),
+                payload=encode(requested),
+                error="gone",
+                attempts=1,
+                stream_sequence=1,
+            )
+            for body in (b"{}", encode(letter)):
+                await bus.client.jetstream().publish("williw.dead.planner.job-1", body)
 
     anyio.run(prepare)
     monkeypatch.setenv("WILLIW_NATS_URL", locked.url)
@@ -48,7 +75,10 @@ def show(house: LockedNats, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ("user", "words", "missing"),
     [
         ("client", ["retry", JOB], "operator.nk"),
+        ("client", ["retry", BROUGHT], "operator.nk"),
         ("client", ["dead", "list"], "operator.nk"),
+        ("client", ["dead", "show", "1"], "operator.nk"),
+        ("client", ["dead", "retry", "1"], "operator.nk"),
         ("client", ["dead", "drop", "1"], "operator.nk"),
         ("client", ["dead", "retry", "--all"], "operator.nk"),
         ("client", ["provision"], "operator.nk"),
@@ -92,9 +122,13 @@ def test_the_operator_tries_again_and_removes(
     house: LockedNats, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     show(house, "operator", monkeypatch)
-    assert app.run(["retry", JOB]) == 0
+    assert app.run(["retry", BROUGHT]) == 0
+    assert app.run(["dead", "retry", "2"]) == 0
     assert app.run(["dead", "drop", "1"]) == 0
-    assert capsys.readouterr().err == ""
+    assert "job-1 goes on as generation 2" in capsys.readouterr().out
+    assert app.run(["dead", "list", "--json"]) == 0
+    left = capsys.readouterr()
+    assert (left.out.strip(), left.err) == ("[]", "")
 
 
 def test_the_doctor_says_that_the_key_may_not_examine(
