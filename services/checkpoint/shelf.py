@@ -5,8 +5,8 @@
                                     files/          the stage itself, only where it was written
     <root>/cuts/<key>.json          the stages that a cut gave, so that the same again reads nothing
 
-The time of a manifest.json is that of the stage's last use. The splitter writes it; a distributor of
-the same machine reads it, in another process.
+The time of a manifest.json is that of the stage's last use. The splitter writes it; a distributor
+of the same machine reads it, in another process.
 """
 
 import os
