@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).parents[3]
 FILE = REPOSITORY / "deploy" / "Dockerfile"
 IGNORED = REPOSITORY / ".dockerignore"
 # What stands for these folders of the image stands in a folder of the test's.
-_FOLDERS = re.compile(r"(?<![\w./}])/(?=(?:src|wheels|lock|opt/williw)\b)")
+_FOLDERS = re.compile(r"(?<![\w./}])/(?=(?:src|wheels|lock|lock-numbers|opt/williw)\b)")
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ def tracked() -> tuple[str, ...]:
 
 
 def context() -> tuple[str, ...]:
-    """The tracked paths that .dockerignore lets through: `*`, then names of the first level."""
+    """The tracked paths that .dockerignore lets through: `*`, then files and folders."""
     lines = [line for line in IGNORED.read_text().splitlines() if line and line[0] != "#"]
     assert lines[0] == "*"
-    kept = {line[1:] for line in lines if line.startswith("!")}
-    return tuple(path for path in tracked() if path.split("/")[0] in kept)
+    kept = [Path(line[1:]) for line in lines if line.startswith("!")]
+    return tuple(p for p in tracked() if any(Path(p).is_relative_to(one) for one in kept))
 
 
 def copy(paths: tuple[str, ...], folder: Path) -> Path:

@@ -95,14 +95,18 @@ def test_its_version_is_the_project_s_and_its_base_has_a_whole_tag() -> None:
 
 
 def test_what_it_copies_is_in_the_context_and_the_context_is_no_more() -> None:
-    copied = {path for rest in of("build", "COPY") for path in rest.split()[:-1]}
-    assert {path.split("/")[0] for path in dockerfile.context()} == copied
+    copied = [Path(path) for rest in of("build", "COPY") for path in rest.split()[:-1]]
+    copied.append(Path("constraints.txt"))  # mounted, for torch's number
+    for one in copied:
+        assert any(Path(path).is_relative_to(one) for path in dockerfile.context()), one
+    for path in dockerfile.context():
+        assert any(Path(path).is_relative_to(one) for one in copied), path
 
 
 def test_only_the_profiler_s_image_has_torch_and_that_from_an_index_of_its_own() -> None:
     assert not any("torch" in step.rest for step in STEPS if step.stage in {"build", "common"})
     run = running("williw-profiler", "torch").rest
-    assert run.index("--index-url") < run.index("[profile]")
+    assert run.index("--index-url") < run.index("/lock/profile.txt")
     assert of("williw-profiler", "ARG")[-1] == "TORCH_INDEX", "an index by default could be CUDA's"
 
 
@@ -112,10 +116,53 @@ def test_without_an_index_for_torch_the_profiler_s_image_says_so_and_stops(tmp_p
         dockerfile.run(running("williw-profiler", "torch"), tmp_path, TORCH_INDEX="")
 
 
-def test_the_lock_pins_all_that_the_images_install() -> None:
+def numbers() -> dict[str, str]:
+    """The versions of constraints.txt."""
     lines = (dockerfile.REPOSITORY / "constraints.txt").read_text().splitlines()
     pins = [line.split("==") for line in lines if line and line[0] != "#"]
-    locked = {str(canonicalize_name(name)): version for name, version in pins}
+    return {str(canonicalize_name(name)): version for name, version in pins}
+
+
+def locked(name: str) -> dict[str, str]:
+    """The versions of a lock, each of which has the SHA-256 of a file at least."""
+    text = (dockerfile.REPOSITORY / "deploy" / "lock" / f"{name}.txt").read_text()
+    lines = [line for line in text.replace("\\\n", " ").splitlines() if not line.startswith("#")]
+    found: dict[str, str] = {}
+    for line in lines:
+        pin, *hashes = line.split()
+        project, version = pin.split("==")
+        assert hashes
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", one) for one in hashes), line
+        found[str(canonicalize_name(project))] = version
+    return found
+
+
+def test_the_locks_hold_the_hashes_of_what_the_images_install_in_the_versions_tested() -> None:
+    base = packed.closure(tuple(PROJECT["dependencies"]))
+    profiled = packed.closure(tuple(PROJECT["optional-dependencies"]["profile"]))
+    assert locked("williw").keys() == base - {"nkeys"}
+    assert locked("source").keys() == {"nkeys"}
+    assert locked("profile").keys() == profiled - base - {"torch"}
+    assert {"setuptools", "wheel"} <= locked("build").keys()
+    for name in ("build", "source", "williw", "profile"):
+        pins = locked(name)
+        assert pins == {project: numbers()[project] for project in pins}
+
+
+def test_nothing_is_installed_without_its_hash_but_torch_and_the_wheels_made_here() -> None:
+    commands = [c for s in STEPS if s.name == "RUN" for c in s.rest.split(" && ")]
+    pip = [c for c in commands if re.search(r"\bpip\b.* (install|wheel) ", c)]
+    unchecked = [c for c in pip if "--require-hashes" not in c]
+    assert len(pip) - len(unchecked) == 4
+    for command in ("wheel . ", "--no-index /wheels/*.whl", '--index-url "${TORCH_INDEX}" torch'):
+        (found,) = (c for c in unchecked if command in f"{c} ")
+        unchecked.remove(found)
+        assert "--no-deps" in found
+    assert unchecked == []
+
+
+def test_the_lock_pins_all_that_the_images_install() -> None:
+    locked = numbers()
     asked = (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["profile"])
     names = packed.closure(asked) | {"setuptools", "wheel"}
     assert "torch" in names
@@ -151,16 +198,20 @@ def test_the_install_steps_make_an_environment_with_the_command_and_then_torch(
     would write into this machine's /etc.
     """
     _built(tmp_path, 0o022)
-    dockerfile.copy(("constraints.txt",), tmp_path / "lock")
+    dockerfile.copy(("constraints.txt",), tmp_path / "lock-numbers")
+    for name in ("williw", "profile"):
+        (tmp_path / "lock").mkdir(exist_ok=True)
+        (tmp_path / "lock" / f"{name}.txt").write_text("")
     (tmp_path / "opt").mkdir()
     scripts = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    dockerfile.run(running("common", "venv"), tmp_path, PATH=scripts, PIP_NO_DEPS="1")
     made = tmp_path / "opt" / "williw"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", made], check=True, timeout=100)
+    profile = (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["profile"])
+    packed.lend(made, packed.closure(profile))
+    dockerfile.run(running("common", "venv"), tmp_path, PATH=scripts)
     assert (made / "bin" / "williw").is_file()
     assert not list(made.glob("lib/python*/site-packages/pip"))
 
-    profile = (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["profile"])
-    packed.lend(made, packed.closure(profile))
     image_path = f"{made / 'bin'}:{os.environ['PATH']}"
     torch = running("williw-profiler", "torch")
     dockerfile.run(torch, tmp_path, PATH=image_path, TORCH_INDEX="file:///lent")
