@@ -15,17 +15,17 @@ def route(
 ) -> tuple[NodeId, ...]:
     """The sources of one file for `node`: whom the plan says first, then who else will have it.
 
-    A mixed plan relays a file along those who hold it (`holders`) in the plan's order, and brings
-    what only one node needs straight from the origin. Otherwise the node asks whom its assignment
-    names. The origin comes before those that nobody chose.
+    The node asks whom its assignment names (`fetch_from`). In a mixed plan those come after the
+    nearest of the earlier nodes that have the file too (`holders`): what several need is handed on.
+    The origin comes before those that nobody chose.
     """
     order = {step.node_id: step.step for step in relay.chain}
     others = [holder for holder in holders if holder != node]
     before = sorted(
         (h for h in others if order.get(h, 0) < order.get(node, 0)), key=lambda h: -order.get(h, 0)
     )
-    chosen = before[:1] if relay.topology == "mixed" else list(fetch_from)
-    wanted = (*chosen, origin, *before, *others)
+    nearest = before[:1] if relay.topology == "mixed" else []
+    wanted = (*nearest, *fetch_from, origin, *before, *others)
     return tuple(dict.fromkeys(source for source in wanted if source != node))
 
 

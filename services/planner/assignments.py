@@ -33,6 +33,12 @@ def assigned(planned: SplitPlanned, plan: SplitPlan) -> tuple[NodeAssigned, ...]
 
 
 def sources(plan: SplitPlan, node_id: NodeId, origin: NodeId) -> tuple[NodeId, ...]:
-    """Whom the node asks, in this order: who hands on to it in the relay, then the origin."""
-    before = [s.node_id for s in plan.megaphone_plan.chain if node_id in s.next_nodes]
-    return tuple(dict.fromkeys(n for n in (*before, origin) if n != node_id)) or (origin,)
+    """Whom the node asks for what it needs alone, in this order.
+
+    Who hands on to it in the relay, then the origin; in a mixed plan the origin, then who is before
+    it in the relay, where the origin cannot be reached.
+    """
+    relay = plan.megaphone_plan
+    before = [step.node_id for step in relay.chain if node_id in step.next_nodes]
+    asked = (origin, *before) if relay.topology == "mixed" else (*before, origin)
+    return tuple(dict.fromkeys(n for n in asked if n != node_id)) or (origin,)

@@ -8,9 +8,10 @@ import pytest
 
 from messages.ids import NodeId
 from messages.jobs import JobCompleted, JobFailed
-from messages.shards import ShardFailed
-from messages.subjects import JOB_ENDED, SHARD_DELIVERED
+from messages.shards import ShardFailed, StageManifest
+from messages.subjects import JOB_ENDED, SHARD_DELIVERED, SHARDS_READY
 from services.checkpoint.stage import verify
+from services.planner.megaphone import relay_plan
 from services.runtime import names
 from tests.integration.delivery.rig import ORIGIN, Rig, Topology, parts, plan_of, sources_of
 
@@ -45,6 +46,33 @@ async def test_a_tied_tensor_leaves_the_origin_once_in_a_mixed_plan(rig: Rig) ->
     assert "b" in sources_of(delivered["c"])
     assert sources_of(delivered["c"])["a"] >= tied
     assert sources_of(delivered["b"])["a"] >= tokenizer
+
+
+async def test_by_the_planners_own_relay_each_byte_leaves_the_origin_once(rig: Rig) -> None:
+    nodes = (NodeId("a"), NodeId("b"), NodeId("c"), NodeId("d"))
+    held = parts(6, nodes)
+    sizes = dict.fromkeys({name for names in held for name in names}, 1 << 20)
+    relay, _ = relay_plan(dict(zip(nodes, held, strict=True)), sizes, {}, ORIGIN, "auto")
+    assert relay.topology == "mixed"
+    plan = msgspec.structs.replace(plan_of(nodes, held), megaphone_plan=relay)
+    async with rig.nodes(ORIGIN, *nodes):
+        for node in nodes:
+            while await rig.bus.registry.node(node) is None:  # noqa: ASYNC110  # the bus's word
+                await anyio.sleep(0.02)
+        await rig.plan(plan)
+        ended = await rig.ending()
+        said = await rig.bus.facts.last(SHARDS_READY, job_id=rig.job_id)
+        assert said is not None
+        load = rig.bus.documents.load
+        stages = [await load(stage.manifest, StageManifest) for stage in said.fact.stages]
+    assert isinstance(ended, JobCompleted), ended
+    once = {file.digest: file.size_bytes for stage in stages for file in stage.files}
+    twice = [file for stage in stages for file in stage.files if file.name == "tokenizer.json"]
+    assert len(twice) == len(nodes)
+    sent = {node: sources_of(fact) for node, fact in (await rig.delivered()).items()}
+    assert sum(by.get("origin", 0) for by in sent.values()) == sum(once.values())
+    assert sum(sum(by.values()) for by in sent.values()) == sum(s.size_bytes for s in stages)
+    assert verify([Path(one.stage_dir) for one in ended.nodes], rig.model).ok
 
 
 async def test_the_same_plan_again_moves_nothing(rig: Rig) -> None:

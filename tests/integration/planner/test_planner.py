@@ -77,7 +77,7 @@ async def test_metadata_becomes_one_plan_and_an_assignment_for_each_node(
     plan = await bus.documents.load(planned.plan, SplitPlan)
     assert plan.plan_id == planned.plan_id == first.plan_id
     assert {first.stage, second.stage} == {0, 1}
-    assert first.fetch_from[-1] == ORIGIN
+    assert first.fetch_from[0] == second.fetch_from[0] == ORIGIN
     assert await bus.documents.load(planned.metadata, ModelMetadata) == metadata()
 
 

@@ -25,17 +25,22 @@ def test_a_star_asks_the_origin() -> None:
 
 
 def test_a_mixed_plan_relays_what_several_need_and_brings_the_rest_straight() -> None:
-    assert route(C, O, (B, O), relay("mixed"), (A, C)) == (A, O)
-    assert route(C, O, (B, O), relay("mixed"), (C,)) == (O,)
+    assert route(C, O, (O, B), relay("mixed"), (A, C)) == (A, O, B)
+    assert route(C, O, (O, B), relay("mixed"), (C,)) == (O, B)
     assert route(A, O, (O,), relay("mixed"), (A, C)) == (O, C)
+
+
+def test_a_mixed_plan_too_asks_whom_the_assignment_names() -> None:
+    assert route(C, O, (B,), relay("mixed"), (C,)) == (B, O)
+    assert route(C, O, (B,), relay("mixed"), (A, C)) == (A, B, O)
 
 
 def test_files_of_one_route_travel_together() -> None:
     plan_files = {A: ("tied", "tok"), B: ("tok", "own-b"), C: ("tied", "tok", "own-c")}
-    assert files_by_route(plan_files[C], C, O, (B, O), relay("mixed"), plan_files) == {
-        (A, O): ("tied",),
+    assert files_by_route(plan_files[C], C, O, (O, B), relay("mixed"), plan_files) == {
+        (A, O, B): ("tied",),
         (B, O, A): ("tok",),
-        (O,): ("own-c",),
+        (O, B): ("own-c",),
     }
 
 

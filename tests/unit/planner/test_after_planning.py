@@ -12,10 +12,16 @@ from config.settings import Planner
 from messages.ids import NodeId
 from messages.metadata import ModelMetadata
 from messages.nodes import Node
-from messages.wishes import Wishes
+from messages.wishes import Relay, Wishes
+from services.planner.assignments import sources
 from services.planner.explain import explain
 from services.planner.failures import Infeasible
-from services.planner.megaphone import chain_time, relay_plan, star_time
+from services.planner.megaphone import (
+    chain_traffic,
+    mixed_traffic,
+    relay_plan,
+    star_traffic,
+)
 from services.planner.picture import svg, text
 from services.planner.plan import plan_split
 from services.planner.replan import SLOWER_AT_MOST, replan
@@ -32,32 +38,105 @@ NOBODY: frozenset[NodeId] = frozenset()
 
 
 class TestRelay:
-    """A chain in pipeline order, unless another shape is predicted to be done sooner."""
+    """What one node needs comes straight, what several need is handed on."""
 
-    def test_different_parts_over_equal_links_go_as_a_chain_from_the_origin(self) -> None:
-        plan, seconds = relay_plan(PARTS, SIZES, dict.fromkeys((A, B, C), 8e-6), B, "auto")
-        assert [step.node_id for step in plan.chain] == ["b", "a", "c"]
-        assert plan.topology == "chain"
-        assert plan.chain[0].next_nodes == ("a",)
+    def test_different_parts_come_straight_with_the_fastest_links_first(self) -> None:
+        mbps = {A: 8e-6, B: 8e-6, C: 16e-6}
+        plan, seconds = relay_plan(PARTS, SIZES, mbps, B, "auto")
+        assert plan.topology == "mixed"
+        assert [step.node_id for step in plan.chain] == ["b", "c", "a"]
         assert seconds == pytest.approx(200)
+        told = "chain 200 s and 0.0003 MB in all; mixed 200 s and 0.0002 MB in all; star 200 s"
+        assert told in plan.reason
+
+    def test_copies_of_all_go_as_a_chain(self) -> None:
+        same = dict.fromkeys((A, B, C), ("x", "y"))
+        plan, seconds = relay_plan(same, SIZES, dict.fromkeys((A, B, C), 8e-6), A, "auto")
+        assert plan.topology == "chain"
+        assert [step.next_nodes for step in plan.chain] == [("b",), ("c",), ()]
+        assert seconds == pytest.approx(200)
+
+    def test_one_receiver_is_a_chain(self) -> None:
+        plan, _ = relay_plan({A: ("x",), B: ("y",)}, SIZES, {}, A, "auto")
+        assert plan.topology == "chain"
+        assert "1000 Mbps" in plan.reason
 
     def test_a_slow_node_is_not_asked_to_hand_on(self) -> None:
         mbps = {A: 8e-6, B: 8e-8, C: 8e-6}
         plan, seconds = relay_plan(PARTS, SIZES, mbps, A, "chain")
         assert [step.node_id for step in plan.chain] == ["a", "c", "b"]
+        assert plan.topology == "chain"
         assert seconds == pytest.approx(10_000)
 
     def test_copies_go_down_the_chain_once_and_out_of_a_star_each_time(self) -> None:
         rate = dict.fromkeys((A, B, C), 1.0)
         same = dict.fromkeys((A, B, C), ("x",))
-        assert chain_time([A, B, C], A, same, SIZES, rate) == 100
-        assert star_time([A, B, C], A, same, SIZES, rate) == 200
+        assert chain_traffic([A, B, C], A, same, SIZES, rate) == (100, 200)
+        assert mixed_traffic([A, B, C], A, same, SIZES, rate) == (100, 200)
+        assert star_traffic([A, B, C], A, same, SIZES, rate) == (200, 200)
 
     def test_a_star_is_taken_as_requested(self) -> None:
         plan, _ = relay_plan(PARTS, SIZES, {}, A, "star")
         assert plan.topology == "star"
         assert set(plan.chain[0].next_nodes) == {"b", "c"}
         assert "requested" in plan.reason
+
+    def test_where_the_origin_is_not_known_every_node_receives(self) -> None:
+        mbps = dict.fromkeys((A, B, C), 8e-6)
+        same = dict.fromkeys((A, B, C), ("x",))
+        elsewhere, seconds = relay_plan(same, SIZES, mbps, NodeId("o"), "auto")
+        plan, unknown_s = relay_plan(same, SIZES, mbps, None, "auto")
+        assert (plan.chain, unknown_s) == (elsewhere.chain, seconds)
+        assert plan.start_node == "a"
+        assert seconds == pytest.approx(100)
+        star, _ = relay_plan(PARTS, SIZES, mbps, None, "star")
+        assert {step.next_nodes for step in star.chain} == {()}
+
+    @given(
+        parts=st.lists(st.sets(st.sampled_from("uvwxyz")), min_size=1, max_size=6),
+        mbps=st.lists(st.floats(0.1, 1e4), min_size=6, max_size=6),
+        order=st.permutations(range(6)),
+        known=st.booleans(),
+    )
+    def test_auto_is_never_later_than_a_chain_or_a_star_and_carries_no_more_when_as_late(
+        self, parts: list[set[str]], mbps: list[float], order: list[int], known: bool
+    ) -> None:
+        held = {NodeId(f"n{k}"): tuple(sorted(part)) for k, part in enumerate(parts)}
+        given_mbps = {NodeId(f"n{k}"): one for k, one in enumerate(mbps)}
+        sizes = {name: 10**k for k, name in enumerate("uvwxyz")}
+        origin = NodeId("n0") if known else None
+        _, auto_s = relay_plan(held, sizes, given_mbps, origin, "auto")
+        for asked in ("chain", "star"):
+            _, seconds = relay_plan(held, sizes, given_mbps, origin, asked)
+            assert auto_s <= seconds * (1 + 1e-9)
+        start = origin or NodeId("elsewhere")
+        rate = {n: one * 125_000 for n, one in given_mbps.items()} | (
+            {} if origin else {start: 7e6}
+        )
+        chained = sorted(held, key=lambda n: (n != start, order[int(n[1:])]))
+        fastest = sorted(held, key=lambda n: (n != start, -rate[n]))
+        chain = chain_traffic(chained, start, held, sizes, rate)
+        star = star_traffic(chained, start, held, sizes, rate)
+        mixed = mixed_traffic(fastest, start, held, sizes, rate)
+        assert mixed.seconds <= min(chain.seconds, star.seconds) * (1 + 1e-9)
+        assert mixed.carried_bytes == star.carried_bytes <= chain.carried_bytes
+
+
+def test_in_a_mixed_plan_the_one_before_in_the_relay_is_asked_after_the_origin(
+    model: Models, nodes: Nodes
+) -> None:
+    given_nodes = nodes((10, 400), (10, 400), (10, 400))
+    asked = {}
+    relays: tuple[Relay, ...] = ("auto", "chain", "star")
+    for relay in relays:
+        wishes = msgspec.structs.replace(ONE, relay=relay)
+        plan = plan_split(model(*[(10.0, 100)] * 9), given_nodes, wishes, Planner())
+        last = plan.megaphone_plan.chain[-1].node_id
+        asked[plan.megaphone_plan.topology] = sources(plan, last, NodeId("o"))
+    assert asked["chain"][-1] == asked["mixed"][0] == "o"
+    assert set(asked["chain"]) == set(asked["mixed"])
+    assert len(asked["mixed"]) == 2
+    assert asked["star"] == ("o",)
 
 
 def test_an_explanation_tells_what_binds_and_what_more_would_bring(
