@@ -57,5 +57,15 @@ class Infeasible(Permanent):
         self.missing = missing
 
 
+class Undecided(Permanent):
+    """No plan was found, and it was not proven that there is none: the search ended before."""
+
+    def __init__(self, nodes: int, units: int) -> None:
+        super().__init__(
+            f"no plan was found for {units} blocks on {nodes} nodes, nor proof that there is none",
+            advice="exclude nodes that are not needed, give more memory, or pin part of the blocks",
+        )
+
+
 class InvalidPlan(Permanent):
     """A plan that does not keep its own promises: a defect of the planner, never of the input."""

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from services.planner.chains import Chain, Stage
 from services.planner.covering import Floats, Prices
-from services.planner.table import Ints, Table
+from services.planner.table import Ints, Ranges, Reach
 
 _SLACK = 1e-9
 _MIX = 0x9E3779B97F4A7C15
@@ -21,9 +20,9 @@ _MIX = 0x9E3779B97F4A7C15
 
 @dataclass(frozen=True)
 class Sought:
-    """The chain found, or None; `complete` says that nothing was left out for want of room."""
+    """The ranges found, or None; `complete` says that nothing was left out for want of room."""
 
-    chain: Chain | None
+    ranges: Ranges | None
     complete: bool
 
 
@@ -35,19 +34,21 @@ class _Level:
 
 
 class Guided:
-    """The search for one table and one set of prices, keeping `width` sets of each size."""
+    """The search under one limit with one set of prices, keeping `width` sets of each size."""
 
-    def __init__(self, table: Table, prices: Prices, width: int) -> None:
-        self.table = table
+    def __init__(self, reach: Reach, prices: Prices, width: int) -> None:
+        self.reach = reach
         self.prices = prices
         self.width = width
-        self.counts = np.array(table.counts)
-        self.keys = _keys(table.counts)
+        self.counts = np.array(reach.counts)
+        self.keys = _keys(reach.counts)
 
-    def feasible(self, limit_s: float) -> Sought:
-        """A chain whose stages all take at most `limit_s`, if the search comes upon one."""
-        goal = len(self.table.line)
-        ends = self.table.ends(limit_s)
+    def search(self, stop: int | None = None) -> Sought:
+        """A chain within the limit, if the search comes upon one; with `stop` a chain up to there.
+
+        Of several the thriftiest.
+        """
+        goal, ends = stop or self.reach.goal, self.reach.ends
         earned = self.prices.earned(ends)
         budget = float(earned @ self.counts - self.prices.sums[-1]) + _SLACK
         if budget < 0:
@@ -76,8 +77,9 @@ class Guided:
             parents, kinds, at = parents[kept], kinds[kept], to[kept]
             waste, key = spent[kept], reached[kept]
             levels.append(_Level(parents, kinds, at))
-            if len(at) and at.max() == goal:
-                return Sought(self._walk_back(levels, int(np.argmax(at))), complete)
+            if len(at) and at.max() >= goal:
+                cost = np.where(at >= goal, waste + ahead[at], np.inf)
+                return Sought(_walk_back(levels, int(np.argmin(cost))), complete)
             used = used[parents]
             used[np.arange(len(kinds)), kinds] += 1
         return Sought(None, complete)
@@ -93,18 +95,14 @@ class Guided:
             ahead[start] = wasted.min()
         return ahead
 
-    def _walk_back(self, levels: list[_Level], state: int) -> Chain:
-        steps: list[tuple[int, int]] = []
-        for level in reversed(levels):
-            steps.append((int(level.kinds[state]), int(level.at[state])))
-            state = int(level.parents[state])
-        taken = [0] * len(self.counts)
-        stages, at = [], 0
-        for kind, end in reversed(steps):
-            stages.append(Stage(self.table.members[kind][taken[kind]], at, end))
-            taken[kind] += 1
-            at = end
-        return tuple(stages)
+
+def _walk_back(levels: list[_Level], state: int) -> Ranges:
+    ranges: list[tuple[int, int, int]] = []
+    for before, level in zip([None, *levels[:-1]][::-1], levels[::-1], strict=True):
+        kind, end = int(level.kinds[state]), int(level.at[state])
+        state = int(level.parents[state])
+        ranges.append((kind, 0 if before is None else int(before.at[state]), end))
+    return tuple(reversed(ranges))
 
 
 def _keys(counts: tuple[int, ...]) -> npt.NDArray[np.uint64]:

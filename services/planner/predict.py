@@ -10,6 +10,9 @@ from messages.nodes import Node
 from messages.plans import Assignment
 from services.planner.case import Case
 
+INSTANT_S = 1e-300
+"""Anything sooner has no rate: its inverse is no number."""
+
 
 @dataclass(frozen=True)
 class Forecast:
@@ -50,11 +53,11 @@ def forecast(
     return Forecast(
         bottleneck_s=slowest,
         latency_s=max(e.latency_s for e in each),
-        throughput_per_s=math.fsum(1 / e.stage_s for e in each if e.stage_s),
+        throughput_per_s=math.fsum(1 / e.stage_s for e in each if e.stage_s > INSTANT_S),
         decode_bottleneck_s=max(e.token_s for e in each),
         decode_latency_s=max(e.token_latency_s for e in each),
         decode_tokens_per_s=math.fsum(
-            case.metadata.batch_size / e.token_s for e in each if e.token_s
+            case.metadata.batch_size / e.token_s for e in each if e.token_s > INSTANT_S
         ),
     )
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from services.planner.chains import Answer, Chain, Stage
 from services.planner.line import Line, Offer
+from services.planner.predict import INSTANT_S
 
 Solver = Callable[[Sequence[Offer]], Answer | None]
 Groups = tuple[tuple[int, ...], ...]
@@ -129,7 +130,7 @@ def _fleet(line: Line, offers: Sequence[Offer], solver: Solver, groups: Groups) 
         if found is None:
             return None
         answers.append(found)
-    passes = math.fsum(1 / a.bottleneck_s for a in answers if a.bottleneck_s > 0)
+    passes = math.fsum(1 / a.bottleneck_s for a in answers if a.bottleneck_s > INSTANT_S)
     slowest_s = max(a.bottleneck_s for a in answers)
     chains = tuple(_renamed(a.chain, group) for group, a in zip(groups, answers, strict=True))
     pass_s = max(_compute_s(line, offers, chain) for chain in chains)

@@ -1,14 +1,41 @@
 """How far each kind of node reaches from each unit, for all kinds and units at once (numpy)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from services.planner.bounds import least_feasible
+from services.planner.chains import Chain, Stage
 from services.planner.line import Line, Offer
 
 Ints = npt.NDArray[np.int64]
+Ranges = tuple[tuple[int, int, int], ...]
+"""Ranges of units on kinds of nodes: (kind, start, end)."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The furthest ends under one limit, a row for each kind and a column for each start.
+
+    Nodes that reach equally far from everywhere are one kind here, whatever else they are: `counts`
+    says how many, `members` which offers.
+    """
+
+    ends: Ints
+    counts: tuple[int, ...]
+    members: tuple[tuple[int, ...], ...]
+
+    @property
+    def goal(self) -> int:
+        """The end of the line."""
+        return int(self.ends.shape[1])
+
+    def staged(self, ranges: Ranges) -> Chain:
+        """The stages of these ranges, each kind's members by turns."""
+        members = [iter(kind) for kind in self.members]
+        return tuple(Stage(next(members[kind]), start, end) for kind, start, end in ranges)
 
 
 class Table:
@@ -52,6 +79,17 @@ class Table:
         reached = np.searchsorted(self.sums, self.sums[None, :-1] + caps[:, None], "right") - 1
         return self._fenced(np.minimum(reached, self.held))
 
+    def reach(self, limit_s: float) -> Reach:
+        """`ends`, with kinds that reach equally far from everywhere made one."""
+        ends = self.ends(limit_s)
+        alike: dict[bytes, list[int]] = {}
+        for kind, row in enumerate(ends):
+            alike.setdefault(row.tobytes(), []).append(kind)
+        members = tuple(
+            tuple(k for kind in kinds for k in self.members[kind]) for kinds in alike.values()
+        )
+        return Reach(ends[[k[0] for k in alike.values()]], tuple(map(len, members)), members)
+
     def _fenced(self, ends: Ints) -> Ints:
         """The ends stopped at others' pins, and a pinned offer's only where they hold its pin."""
         starts = np.arange(ends.shape[1])
@@ -68,15 +106,19 @@ class Table:
         return ends
 
     def lower_bound(self) -> float:
-        """The time at which the work fits when every node does any range it can hold, or more."""
+        """The time at which the work fits when every node does any range it can hold, or more.
+
+        And each unit must run on some node that can hold it.
+        """
         total, counts = int(self.sums[-1]), np.array(self.counts)
 
         def enough(limit_s: float) -> bool:
             return bool((np.minimum(self.caps(limit_s), self.most) * counts).sum() >= total)
 
-        heaviest = int(np.argmax(np.array(self.line.works)))
-        holds = self.held[:, heaviest] > heaviest
-        unit_s = self.line.works[heaviest] / self.rates[holds].max() if holds.any() else 0.0
+        holds = self.held > np.arange(self.held.shape[1])
+        fastest = np.where(holds, self.rates[:, None], 0.0).max(axis=0)
+        alone = np.array(self.line.works)[fastest > 0] / fastest[fastest > 0]
+        unit_s = alone.max(initial=0.0)
         top_s = float((self.most / self.rates).max())
         if not enough(top_s):
             return float(unit_s)

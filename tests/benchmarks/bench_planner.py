@@ -1,7 +1,7 @@
 """How near to the proven bound plans are, how long planning takes, and what moves after a loss.
 
     python tests/benchmarks/bench_planner.py [PART...]      parts: known random alike exact many
-                                                            loose losses; all without a name
+                                                            large loose losses; all without a name
 
 Ratios are to each plan's own proven lower bound; the rules of accelerate and exo, written from
 their documentation, stand beside it on the same instances. Times are of `plan_split`, checks,
@@ -41,7 +41,7 @@ def main() -> None:
     """Run the parts named on the command line."""
     parts: dict[str, Callable[[], None]] = {
         "known": known, "random": hundred, "alike": alike, "exact": exact,
-        "many": many, "loose": loose, "losses": losses,
+        "many": many, "large": large, "loose": loose, "losses": losses,
     }  # fmt: skip
     plan_split(made.llama_1b(), demo_nodes(), ONE, POLICY)
     for name in sys.argv[1:] or parts:
@@ -94,6 +94,27 @@ def many() -> None:
     for kind in made.KINDS[1:]:
         found = list(cases(range(12), (24, 64), (64, 128), kinds=(kind,)))
         report(f"{kind}, 64-128 blocks on 24-64 distinct nodes", found)
+
+
+def large() -> None:
+    """Hundreds of nodes, memory tight, no closed form."""
+    for blocks, nodes in ((400, 300), (1000, 1000)):
+        for kind in made.KINDS[1:]:
+            gaps, times, proven = [], [], 0
+            for metadata, live in cases(
+                range(3), (nodes, nodes), (blocks, blocks), kinds=(kind,), slack=(1.0, 1.5)
+            ):
+                start = time.perf_counter()
+                plan = plan_split(metadata, live, ONE, POLICY)
+                times.append(time.perf_counter() - start)
+                gaps.append(plan.gap)
+                proven += plan.gap == 0
+            each = ", ".join(f"{gap * 100:.2f} %" for gap in gaps)
+            print(
+                f"{kind}, {blocks} blocks on {nodes} nodes: {proven} of {len(gaps)} proven, "
+                f"gaps {each}; {max(times):.1f} s at most",
+                flush=True,
+            )
 
 
 def cases(

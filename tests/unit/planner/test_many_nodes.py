@@ -6,6 +6,7 @@ import random
 import pytest
 
 from messages.ids import NodeId
+from services.planner import many
 from services.planner.chains import bottleneck, smallest
 from services.planner.line import Line, Offer
 from services.planner.many import Many
@@ -64,3 +65,47 @@ def test_forty_uneven_nodes_are_proven_optimal() -> None:
     found = Many(Table(line, offers), offers).best()
     assert found is not None
     assert found[1] >= bottleneck(line, offers, found[0]) / 1.001
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_weighed_prices_bound_what_the_exact_programme_finds(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line, offers = uneven(seed, units=24, nodes=9)
+    table = Table(line, offers)
+    programme = Multisets(table)
+    first = programme.feasible(math.inf)
+    assert first is not None
+    exact_s = smallest(line, offers, programme.feasible, table.lower_bound(), first)[1]
+    monkeypatch.setattr(many, "_MOST_CELLS", 0)
+    found = Many(table, offers).best()
+    assert found is not None
+    chain, low_s = found
+    assert low_s <= exact_s <= bottleneck(line, offers, chain)
+    assert [s.start for s in chain] == [0, *(s.end for s in chain[:-1])]
+    assert chain[-1].end == len(line)
+    assert all(line.fits(offers[k], start, end) for k, start, end in chain)
+    assert len({s.offer for s in chain}) == len(chain)
+
+
+def test_hundreds_of_uneven_nodes_are_planned_within_a_stated_gap() -> None:
+    line, offers = uneven(0, units=210, nodes=205)
+    found = Many(Table(line, offers), offers).best()
+    assert found is not None, "the hidden chain fits"
+    chain, low_s = found
+    assert low_s <= bottleneck(line, offers, chain) <= 1.2 * low_s
+    assert [s.start for s in chain] == [0, *(s.end for s in chain[:-1])]
+    assert chain[-1].end == len(line)
+    assert all(line.fits(offers[k], start, end) for k, start, end in chain)
+    assert len({s.offer for s in chain}) == len(chain)
+
+
+def test_nodes_that_reach_equally_far_under_a_limit_are_one_kind_there() -> None:
+    line = Line((4,) * 6, (1,) * 6, (1,) * 6, tuple(range(7)), (0,) * 6)
+    offers = [Offer(NodeId(f"n{k}"), 8.0 + k / 10, 50 + k) for k in range(4)]
+    table = Table(line, offers)
+    assert table.counts == (1, 1, 1, 1)
+    reach = table.reach(1.0)
+    assert reach.counts == (4,)
+    assert reach.ends.tolist() == [[2, 3, 4, 5, 6, 6]]
+    assert {stage.offer for stage in reach.staged(((0, 0, 2), (0, 2, 4)))} == {0, 1}
