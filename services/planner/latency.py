@@ -47,7 +47,7 @@ def solve(
 def _over(
     line: Line, offers: Sequence[Offer], demands: Demands, chosen: Sequence[int]
 ) -> tuple[Chain | None, float]:
-    return _best(line, demands, chosen, [_costs(line, offers, demands, k) for k in chosen])
+    return cheapest(line, demands, chosen, [_costs(line, offers, demands, k) for k in chosen])
 
 
 def _considered(line: Line, offers: Sequence[Offer], demands: Demands) -> tuple[int, ...]:
@@ -77,10 +77,15 @@ def _costs(line: Line, offers: Sequence[Offer], demands: Demands, k: int) -> Flo
     return np.where(allowed, costs, np.inf)
 
 
-def _best(
+def cheapest(
     line: Line, demands: Demands, chosen: Sequence[int], costs: Sequence[Floats]
 ) -> tuple[Chain | None, float]:
-    """Over sets in rising order: the least seconds to each position; an order allows one last."""
+    """The chain over `chosen` whose ranges cost least in all, and what it costs.
+
+    `costs` are by start and end, for each of `chosen`, infinite where a range is barred. Exact:
+    over sets in rising order the least to each position; an order allows one last. Of equals the
+    chain with fewer stages.
+    """
     count = len(line)
     must = sum(1 << place for place, k in enumerate(chosen) if k in demands.must)
     if demands.order:
@@ -88,7 +93,7 @@ def _best(
     start = np.full(count + 1, np.inf)
     start[0] = 0.0
     reached: list[Floats] = [start]
-    best, best_s = 0, math.inf
+    best, best_s, fewest = 0, math.inf, 0
     for nodes in range(1, 1 << len(chosen)):
         times = np.full(count + 1, np.inf)
         for place, cost in enumerate(costs):
@@ -96,8 +101,9 @@ def _best(
                 before = reached[nodes ^ (1 << place)]
                 np.minimum(times, (before[:, None] + cost).min(axis=0), out=times)
         reached.append(times)
-        if times[count] < best_s and nodes & must == must:
-            best, best_s = nodes, float(times[count])
+        rank = (float(times[count]), nodes.bit_count())
+        if rank < (best_s, fewest) and nodes & must == must:
+            best, (best_s, fewest) = nodes, rank
     if math.isinf(best_s):
         return None, best_s
     stages: list[Stage] = []

@@ -1,8 +1,9 @@
 """A new plan after nodes were lost: nearly as fast as the best, with the fewest bytes moved.
 
-Orders considered: the survivors' own, with spare nodes where one was lost; the best plan's; and
-the one that a beam search finds to keep most in place. For each of them the cuts that move the
-fewest bytes under 1.05 times the best bottleneck are found exactly, by a dynamic programme.
+With a few nodes the plan that moves the fewest bytes under 1.05 times the best bottleneck is found
+exactly, over every set and order. With more, orders considered are: the survivors' own, with spare
+nodes where one was lost; the best plan's; and the one that a beam search finds to keep most in
+place. For each of them the cuts that move the fewest bytes are found by a dynamic programme.
 """
 
 import hashlib
@@ -23,6 +24,7 @@ from services.planner.assemble import assemble
 from services.planner.case import Case, Placed, case_of
 from services.planner.chains import Chain, Stage
 from services.planner.keeping import Keeping
+from services.planner.latency import cheapest
 from services.planner.line import Line, Offer, line_of, work_cap
 from services.planner.plan import plan_split
 from services.planner.selection import Policy, offers_of
@@ -31,6 +33,7 @@ from services.planner.validate import check_plan
 SLOWER_AT_MOST = 1.05
 _MOST_SPARES = 6
 _FEW = 16
+_MOST_STEPS = 12_000_000
 Floats = npt.NDArray[np.float64]
 
 
@@ -85,25 +88,27 @@ def _with_fewest_moves(case: Case, old: SplitPlan, best: SplitPlan) -> SplitPlan
     line = line_of(case.blocks, case.tie.size_bytes, case.tie.block)
     offers = offers_of(case.selection.nodes, line.scale, lambda node: case.offered[node.node_id])
     index = {offer.node_id: k for k, offer in enumerate(offers)}
-    held = _held(line, old, index)
+    held = held_units(line, old, index)
     limit_s = best.bottleneck_s * SLOWER_AT_MOST
-    costs = {k: _move_costs(line, offers[k], held.get(k), limit_s) for k in range(len(offers))}
-    orders = _orders(old, index, offers, [index[a.node_id] for a in best.assignments])
-    keeping = Keeping(line, offers, held, limit_s).order()
-    tried = [*orders, *([keeping] if keeping else [])]
-    found = [f for order in tried if (f := _cheapest(line, order, costs)) is not None]
-    if not found:
-        return best
-    _, _, chain = min(found, key=lambda f: f[:2])
+    costs = {k: move_costs(line, offers[k], held.get(k), limit_s) for k in range(len(offers))}
     demands = contiguous.demands_of(case.wishes, line, offers)
-    if demands and not _keeps(chain, demands.pins, demands.must):
+    if len(offers) << min(len(offers), _FEW) <= _MOST_STEPS // (len(line) + 1) ** 2:
+        chain, _ = cheapest(line, demands, tuple(costs), tuple(costs.values()))
+    else:
+        orders = [*_orders(old, index, offers, [index[a.node_id] for a in best.assignments])]
+        orders += [order for order in [Keeping(line, offers, held, limit_s).order()] if order]
+        found = [f for order in orders if (f := _cheapest(line, order, costs)) is not None]
+        chain = min(found, key=lambda f: f[:2])[2] if found else None
+    if chain is None or (demands and not _keeps(chain, demands.pins, demands.must)):
         return best
     bound_s = best.lower_bound_s
     placed: Placed = contiguous.placed_chains(case, line, offers, (chain,), bound_s, best.proof)
     return assemble(case, placed)
 
 
-def _held(line: Line, old: SplitPlan, index: Mapping[NodeId, int]) -> dict[int, tuple[int, int]]:
+def held_units(
+    line: Line, old: SplitPlan, index: Mapping[NodeId, int]
+) -> dict[int, tuple[int, int]]:
     """The units that surviving offers hold."""
     unit = {border: u for u, border in enumerate(line.borders)}
     return {
@@ -113,7 +118,7 @@ def _held(line: Line, old: SplitPlan, index: Mapping[NodeId, int]) -> dict[int, 
     }
 
 
-def _move_costs(line: Line, offer: Offer, held: tuple[int, int] | None, limit_s: float) -> Floats:
+def move_costs(line: Line, offer: Offer, held: tuple[int, int] | None, limit_s: float) -> Floats:
     """Bytes that move for each range [start, end) on the offer; infinite where it does not fit."""
     count = len(line)
     sums = np.array(line.disk_sums, dtype=np.float64)

@@ -24,7 +24,10 @@ from messages.nodes import Node
 from messages.plans import SplitPlan
 from messages.wishes import Wishes
 from services.planner import balanced, greedy
+from services.planner import replan as replanning
+from services.planner.chains import NO_DEMANDS
 from services.planner.failures import Infeasible
+from services.planner.latency import cheapest
 from services.planner.line import line_of
 from services.planner.pipeline import solve
 from services.planner.plan import plan_split
@@ -34,6 +37,7 @@ from tests.benchmarks import planner_instances as made
 
 ONE = Wishes(headroom=0.0, replicas=1)
 POLICY = Planner()
+_FEW = 11
 Case = tuple[ModelMetadata, Sequence[Node]]
 
 
@@ -188,8 +192,9 @@ def losses() -> None:
 
 
 def lose(title: str, slack: tuple[float, float]) -> None:
-    """Bytes that move over the bytes that the lost node held, and the time."""
+    """Bytes that move over the bytes that the lost node held, and over the fewest; and the time."""
     moved, slower, times = [], [], []
+    over_least: list[float] = []
     for metadata, nodes in cases(range(100), (5, 16), (20, 90), slack=slack):
         old = plan_split(metadata, nodes, ONE, POLICY)
         for gone in old.assignments:
@@ -203,6 +208,9 @@ def lose(title: str, slack: tuple[float, float]) -> None:
             times.append(time.perf_counter() - start)
             moved.append((new.moved_bytes or 0) / max(1, gone.memory_bytes))
             slower.append(new.bottleneck_s / best.bottleneck_s)
+            if len(live) <= _FEW:
+                least = fewest_bytes(old, best, metadata, live)
+                over_least.append((new.moved_bytes or 0) / max(1.0, least))
             if len(moved) == 298:
                 break
         if len(moved) == 298:
@@ -212,6 +220,25 @@ def lose(title: str, slack: tuple[float, float]) -> None:
         f"{statistics.median(moved):.2f}, p90 {percentile(moved, 90):.2f}; bottleneck at most "
         f"{max(slower):.3f} x the new best; {times_of(times)}"
     )
+    print(
+        f"    {len(over_least)} of them leave {_FEW} nodes or fewer: bytes moved over the fewest "
+        f"that any plan moves, median {statistics.median(over_least):.2f}, "
+        f"p90 {percentile(over_least, 90):.2f}, max {max(over_least):.2f}"
+    )
+
+
+def fewest_bytes(
+    old: SplitPlan, best: SplitPlan, metadata: ModelMetadata, live: Sequence[Node]
+) -> float:
+    """The fewest bytes that any chain within 1.05 times the best moves: every set and order."""
+    line = line_of(metadata.blocks)
+    offers = offers_of(live, line.scale, lambda n: n.memory_bytes)
+    held = replanning.held_units(line, old, {o.node_id: k for k, o in enumerate(offers)})
+    limit_s = best.bottleneck_s * replanning.SLOWER_AT_MOST
+    costs = [
+        replanning.move_costs(line, offer, held.get(k), limit_s) for k, offer in enumerate(offers)
+    ]
+    return cheapest(line, NO_DEMANDS, range(len(offers)), costs)[1]
 
 
 def report(title: str, found: Sequence[Case], *, naive: bool = True) -> None:
