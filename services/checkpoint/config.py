@@ -1,5 +1,6 @@
 """config.json as a JSON object: read with a limit, nothing in it believed yet."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,20 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def parse_config(body: bytes, where: str = CONFIG_NAME) -> dict[str, Any]:
-    """The JSON object in `body`; BadConfig, naming `where`, if it is none."""
+    """The JSON object in `body`; BadConfig, naming `where`, if it is none.
+
+    Older transformers wrote Infinity and NaN, which are no JSON (Mamba, Falcon-H1): they come back
+    as newer ones write them, {"__float__": "Infinity"}.
+    """
     try:
+        if body.lstrip().startswith(b"{") and (b"Infinity" in body or b"NaN" in body):
+            body = msgspec.json.encode(json.loads(body, parse_constant=_tagged))
         return msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         raise BadConfig(
             f"{where} is not a JSON object: {str(error)[:200]}", advice=_ADVICE
         ) from None
+
+
+def _tagged(name: str) -> dict[str, str]:
+    return {"__float__": name}

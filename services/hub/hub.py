@@ -54,14 +54,14 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class RemoteModel:
-    """What can be known of a model without its weights.
+    """What can be known of a model without its weights; `config` is config.json as it stands.
 
     `left_out` are safetensors files beside those that are used.
     """
 
     model_name: str
     commit: str
-    config: dict[str, Any]
+    config: bytes
     files: tuple[RemoteFile, ...]
     index: dict[str, Any] | None = None
     left_out: tuple[str, ...] = ()
@@ -135,7 +135,7 @@ async def read_headers(model_name: str, revision: str = "main") -> RemoteModel:
         )
     async with client.session() as web:
         reader = _Reader(web, snapshot, client.headers())
-        config = await reader.json("config.json")
+        config = await reader.body("config.json")
         index = next((f.path for f in choice.companions if f.path.endswith(INDEX)), None)
         files = await side_by_side(reader.header, choice.weights, _HEADER_WORKERS)
         read_index = await reader.json(index) if index else None
@@ -149,16 +149,20 @@ class _Reader:
     snapshot: Snapshot
     headers: dict[str, str]
 
-    async def json(self, path: str) -> dict[str, Any]:
-        """A JSON object of the repository."""
+    async def body(self, path: str) -> bytes:
+        """A small file of the repository."""
         if all(file.path != path for file in self.snapshot.files):
             raise NoSuchFile(
                 self.snapshot.model_name,
                 f"has no {path}",
                 advice="ask for a model in the Hugging Face layout",
             )
+        return await self._get(path, {})
+
+    async def json(self, path: str) -> dict[str, Any]:
+        """A JSON object of the repository."""
         try:
-            return msgspec.json.decode(await self._get(path, {}), type=dict[str, Any])
+            return msgspec.json.decode(await self.body(path), type=dict[str, Any])
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise self._unusable(f"{path} is not a JSON object: {error}") from None
 

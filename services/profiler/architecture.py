@@ -26,6 +26,7 @@ _VISITS = (
     "moe_topk",
     "moe_top_k",
 )
+_STATES = ("mamba_d_state", "ssm_state_size", "state_size", "linear_key_head_dim")
 _BITS = {"float64": 64, "float32": 32, "bfloat16": 16, "float16": 16}
 # Activation functions that transformers writes out, a tensor for each step; the others are fused.
 _WRITTEN_OUT = ("gelu_new", "gelu_fast", "quick_gelu", "gelu_accurate", "mish", "laplace")
@@ -41,6 +42,7 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     the layers of an encoder and of its decoder, 0 where the configuration does not say;
     `source_positions` what an audio encoder reads, whatever the sequence. `passes` is how often
     each stored layer runs, empty where each runs once (ALBERT: `layers` are its groups).
+    `state_width` is how many numbers a recurrent state keeps of each inner channel.
     """
 
     model_type: str
@@ -60,6 +62,7 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     depths: tuple[int, int]
     source_positions: int
     passes: tuple[int, ...]
+    state_width: int
 
 
 def read_architecture(config: Config) -> Architecture:
@@ -94,6 +97,7 @@ def read_architecture(config: Config) -> Architecture:
         ),
         source_positions=_number(text, "max_source_positions"),
         passes=passes,
+        state_width=_number(text, *_STATES),
     )
 
 

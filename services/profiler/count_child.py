@@ -39,8 +39,11 @@ _DROPPED = frozenset(
 
 
 def cleaned(value: object) -> object:
-    """A configuration without the keys that could name code; at every depth."""
+    """A configuration without the keys that could name code, at every depth; infinities as such."""
     if isinstance(value, dict):
+        tagged = value.get("__float__")
+        if len(value) == 1 and tagged in ("Infinity", "-Infinity", "NaN"):
+            return float(tagged)
         return {k: cleaned(v) for k, v in value.items() if k not in _DROPPED}
     if isinstance(value, list):
         return [cleaned(item) for item in value]

@@ -32,7 +32,7 @@ _SHARED = Habit(shared=True)
 _HABITS = {
     **dict.fromkeys(("mixtral", "minimax_m2", "glm4_moe", "dots1"), _FLOATS),
     **dict.fromkeys(("deepseek_v2", "deepseek_v3"), _FLOATS),
-    **dict.fromkeys(("ernie4_5_moe", "qwen2_moe"), _SHARED),
+    **dict.fromkeys(("ernie4_5_moe", "qwen2_moe", "qwen3_next"), _SHARED),
     # Gates with limits are written out, and the biases of a visit's expert are copied for it.
     "gpt_oss": Habit(inner=9, outer=4),
 }

@@ -28,6 +28,7 @@ class Family(NamedTuple):
     head: str = "lm_head.weight"
     tied: bool = False
     apart: tuple[str, ...] = ()
+    beyond: tuple[str, ...] = ()
     whole: str = ""
     vision: bool = False
     audio: bool = False
@@ -156,6 +157,17 @@ _GEMMA3 = Family(
     ),
 )
 
+# Hybrids: blocks of attention, of a recurrent state, or of both, in one list; each keeps its own
+# state. Zamba's shared blocks are none: they run several times, with the embeddings' output.
+_JAMBA = Family(last=("final_layernorm.", "lm_head.", "score."))
+_MAMBA = Family(
+    prefixes=("backbone.",),
+    first=("embeddings.",),
+    last=("norm_f.", "lm_head."),
+    table="embeddings.weight",
+    tied=True,
+)
+
 _LLAMA_TYPES = (
     "llama",
     "mistral",
@@ -186,6 +198,25 @@ _LLAMA_TYPES = (
     "ernie4_5_moe",
     "arcee",
     "dots1",
+    "apertus",
+    "cwm",
+    "diffllama",
+    "exaone_moe",
+    "flex_olmo",
+    "glm4_moe_lite",
+    "granite_swa",
+    "granitemoeshared",
+    "hunyuan_v1_dense",
+    "hyperclovax",
+    "jais2",
+    "llama4_text",
+    "mimo_v2_flash",
+    "ministral",
+    "ministral3",
+    "nanochat",
+    "nemotron",
+    "olmo3",
+    "solar_open",
 )
 _TIED_LLAMA_TYPES = (
     "gemma",
@@ -195,11 +226,21 @@ _TIED_LLAMA_TYPES = (
     "cohere2",
     "granite",
     "starcoder2",
+    "vaultgemma",
 )
 FAMILIES: dict[str, Family] = {
     **dict.fromkeys(_LLAMA_TYPES, _LLAMA),
     **dict.fromkeys(_TIED_LLAMA_TYPES, _TIED_LLAMA),
     "gemma3": _GEMMA3,
+    "jamba": _JAMBA,
+    "bamba": _JAMBA,
+    "falcon_h1": _JAMBA,
+    "granitemoehybrid": _LLAMA,
+    **dict.fromkeys(("qwen3_next", "qwen3_5_text"), _LLAMA._replace(beyond=("mtp.",))),
+    **dict.fromkeys(("lfm2", "lfm2_moe"), Family(last=("embedding_norm.", "lm_head."), tied=True)),
+    "mamba": _MAMBA,
+    "mamba2": _MAMBA._replace(tied=False),
+    "falcon_mamba": _MAMBA,
     "phi": _PHI,
     "gpt2": _GPT2,
     "gptj": _GPT2._replace(tied=False),

@@ -7,6 +7,7 @@ from services.profiler.attention import attention_modules, attention_widths
 from services.profiler.experts import routed_bytes
 from services.profiler.places import Place
 from services.profiler.roles import attention_of, is_cross, is_returning
+from services.profiler.states import state_bytes, state_inner
 from services.profiler.tensors import Scene, Tensor
 
 
@@ -23,10 +24,10 @@ def layer_memory(tensors: tuple[Tensor, ...], scene: Scene, element_bytes: int) 
     """The memory of one layer.
 
     Cache: batch × min(sequence, window) × cached width × bytes, for every attention of a decoding
-    layer; a cross-attention caches once and grows no more. Activations: tokens × bytes × (residual
-    and normed input + the wider of attention's queries, keys, values and output, and the MLP's
-    inner vectors), or what its routed experts hold, if that is more; attention is taken as fused,
-    without a matrix of scores.
+    layer, and the recurrent state; a cross-attention caches once and grows no more. Activations:
+    tokens × bytes × (residual and normed input + the wider of attention's queries, keys, values and
+    output, and the inner vectors of the MLP or the recurrence), or what its routed experts hold, if
+    that is more; attention is taken as fused, without a matrix of scores.
     """
     kept, grows, attention = 0, 0, 0
     place = next((t.place for t in tensors), Place("layer", 0, 0, ""))
@@ -38,12 +39,14 @@ def layer_memory(tensors: tuple[Tensor, ...], scene: Scene, element_bytes: int) 
         else:
             kept += widths.cached * scene.window(place.layer)
             grows += widths.cached
+    state = state_bytes(tensors, scene, element_bytes)
     if not _caches(place, scene):
-        kept = grows = 0
+        kept = grows = state = 0
     work = scene.read_by(place.stack)
-    width = 2 * scene.architecture.hidden + max(attention, _inner(tensors, scene))
+    widest = max(attention, _inner(tensors, scene), state_inner(tensors, scene))
+    width = 2 * scene.architecture.hidden + widest
     return Memory(
-        kv=element_bytes * kept * work.batch,
+        kv=(element_bytes * kept + state) * work.batch,
         kv_per_token=element_bytes * grows,
         activations=max(
             element_bytes * work.tokens * width,

@@ -71,6 +71,8 @@ def _place(name: str, short: str, family: Family, layers: int) -> Place | None:
             return Place("layer", family.stacks.index(stack), -1, short)
     if name.startswith(family.apart or ("\0",)):
         return Place("first", 0, -1, name, runs=False)
+    if name.startswith(family.beyond or ("\0",)):
+        return Place("last", 0, -1, name, runs=False)
     if short.startswith(family.first):
         return Place("first", 0, -1, short)
     return Place("last", 0, -1, short) if short.startswith(family.last) else None

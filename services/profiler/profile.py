@@ -14,7 +14,7 @@ from messages.ids import NodeId
 from messages.metadata import ModelMetadata
 from messages.names import short_name
 from services.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from services.checkpoint.config import read_config
+from services.checkpoint.config import parse_config, read_config
 from services.checkpoint.files import left_out
 from services.checkpoint.headers import parse_header
 from services.checkpoint.index import check_index, parse_index
@@ -97,7 +97,8 @@ def _profile_remote(
     if remote.index is not None:
         check_index(parse_index(msgspec.json.encode(remote.index)), headers)
     about = About(remote.model_name, remote.commit, None, _now())
-    found = _profile(Checkpoint(headers), remote.config, about, work, counter, given_up)
+    config = parse_config(remote.config, f"{remote.model_name}: config.json")
+    found = _profile(Checkpoint(headers), config, about, work, counter, given_up)
     return _warned(found, remote.left_out)
 
 

@@ -18,7 +18,7 @@ _CROSS = ("EncDecAttention", "encoder_attn", "cross_attn", "crossattention")
 _NORM = re.compile(r"(norm|layernorm|ln_\w+|ln|layer_norm\w*|\w+_norm)(\.(weight|bias))?$", re.I)
 _ROUTER = re.compile(r"(mlp|moe|block_sparse_moe|feed_forward)\.(gate|router)\b|(^|\.)router\b")
 _EXPERT = re.compile(r"(^|\.)experts\b")
-_STATE = re.compile(r"(^|\.)(mamba|mixer|linear_attn|ssm|temporal_block)\.")
+_STATE = re.compile(r"(^|\.)(mamba|mixer|linear_attn|ssm|temporal_block|conv)\.")
 _LEAVES: dict[str, Role] = {
     **dict.fromkeys(("q_proj", "query", "q", "q_lin", "q_b_proj", "wq"), "query"),
     **dict.fromkeys(("k_proj", "v_proj", "key", "value", "k", "v", "k_lin", "v_lin"), "key_value"),

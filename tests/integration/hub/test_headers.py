@@ -3,6 +3,7 @@
 import json
 import struct
 
+import msgspec
 import pytest
 
 from services.checkpoint.headers import parse_header
@@ -38,7 +39,7 @@ async def test_headers_arrive_without_the_weights(hub: LoopbackHub) -> None:
     )
     remote = await read_headers("org/model")
     assert remote.commit == commit
-    assert remote.config == {"model_type": "llama"}
+    assert msgspec.json.decode(remote.config) == {"model_type": "llama"}
     assert remote.index == {"weight_map": {"a": "x"}}
     few, many = remote.files
     assert (few.size_bytes, many.size_bytes) == (len(FEW), len(MANY))
@@ -58,11 +59,11 @@ async def test_a_file_that_is_no_safetensors_is_refused_before_much_is_fetched(
     assert hub.file_bytes <= HEADER_GUESS_BYTES + len(CONFIG)
 
 
-@pytest.mark.parametrize("config", [b"[]", b"{", b"\xff", b"[" * 100_000])
-async def test_a_configuration_that_is_no_json_object_is_refused(
-    hub: LoopbackHub, config: bytes
-) -> None:
-    hub.add("org/model", {"config.json": config, "model.safetensors": FEW})
+@pytest.mark.parametrize("index", [b"[]", b"{", b"\xff", b"[" * 100_000])
+async def test_an_index_that_is_no_json_object_is_refused(hub: LoopbackHub, index: bytes) -> None:
+    files = {"config.json": CONFIG, "model.safetensors.index.json": index}
+    parts = {f"model-0000{k}-of-00002.safetensors": FEW for k in (1, 2)}
+    hub.add("org/model", files | parts)
     with pytest.raises(UnusableModel, match="not a JSON object"):
         await read_headers("org/model")
 

@@ -8,7 +8,7 @@ import anyio
 import msgspec
 import pytest
 
-from services.checkpoint.failures import BadHeader, BadIndex
+from services.checkpoint.failures import BadConfig, BadHeader, BadIndex
 from services.profiler import child
 from services.profiler.counting import Counter
 from services.profiler.profile import profile_directory, profile_hub
@@ -85,6 +85,22 @@ async def test_a_remote_index_that_lies_is_refused(hub: LoopbackHub) -> None:
     hub.add("org/model", files | {"model.safetensors.index.json": json.dumps(index).encode()})
     with pytest.raises(BadIndex, match=r"model\.norm\.weight"):
         await profile_hub("org/model")
+
+
+async def test_infinities_of_older_makers_are_read_from_afar(hub: LoopbackHub) -> None:
+    files = repository()
+    config = files["config.json"].replace(b"{", b'{"time_step_limit": [0.0, Infinity], ', 1)
+    hub.add("org/old", files | {"config.json": config})
+    assert (await profile_hub("org/old")).warnings == ()
+
+
+@pytest.mark.parametrize("config", [b"[]", b"{", b"\xff", b"[" * 100_000, b"NaN", b"[Infinity"])
+async def test_a_configuration_that_is_no_json_object_is_refused(
+    hub: LoopbackHub, config: bytes
+) -> None:
+    hub.add("org/none", repository() | {"config.json": config})
+    with pytest.raises(BadConfig, match=r"org/none: config\.json is not a JSON object"):
+        await profile_hub("org/none")
 
 
 async def test_a_remote_header_that_lies_is_refused(hub: LoopbackHub) -> None:

@@ -179,6 +179,16 @@ def test_a_configuration_that_is_none_is_refused(tmp_path: Path, body: bytes) ->
         read_config(tmp_path)
 
 
+def test_infinities_that_older_makers_wrote_are_read_as_newer_ones_write_them(
+    tmp_path: Path,
+) -> None:
+    body = b'{"time_step_limit": [0.0, Infinity], "low": -Infinity, "none": NaN}'
+    (tmp_path / "config.json").write_bytes(body)
+    infinity, low, none = ({"__float__": word} for word in ("Infinity", "-Infinity", "NaN"))
+    read = read_config(tmp_path)
+    assert read == {"time_step_limit": [0.0, infinity], "low": low, "none": none}
+
+
 def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match=r"no config\.json"):
         read_config(tmp_path)
