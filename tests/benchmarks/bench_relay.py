@@ -1,18 +1,20 @@
 """The relay against a star, hop by hop limited, and one hop against a raw socket; no bus.
 
-    python tests/benchmarks/bench_relay.py [--mib 320] [--receivers 4] [--mb-per-s 100] [--raw]
+    python tests/benchmarks/bench_relay.py [--mib 320] [--receivers 4] [--mb-per-s 100]
+                                           [--namespaces | --raw]
 
 Every node is a process with the distributor's own server and receiver; what a node sends is limited
-in the sender. Every chunk is verified before it is used or relayed. Times are of the last node, as
-multiples of one hop (size / rate). --raw: one receiver without a limit, beside a plain socket copy
-(sendfile to recv_into, BLAKE3 of each chunk in the same thread, written to a file).
+in the sender. --namespaces: every node in a network namespace of its own instead, whatever it sends
+and receives limited by `tc … tbf` (root and iproute2), beside a plain HTTP download by all. Every
+chunk is verified before it is used or relayed. Times are of the last node, as multiples of one hop
+(size / rate). --raw: one receiver without a limit, beside a plain socket copy (sendfile to
+recv_into, BLAKE3 of each chunk in the same thread, written to a file).
 """
 
 import argparse
 import hashlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,7 +23,8 @@ import time
 from pathlib import Path
 
 import anyio
-from blake3 import blake3
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from messages.ids import JobId, NodeId, PlanId, Sha256
 from messages.shards import Access, ShardsReady, StageFile, StageManifest
@@ -35,6 +38,8 @@ from services.distributor.receive import Reception
 from services.distributor.server import DataServer
 from services.distributor.sources import Sources
 from services.distributor.transfer import Source
+from tests.benchmarks.namespaces import Namespaces, why_not
+from tests.benchmarks.raw_socket import raw
 
 CHUNK_BYTES = 1 << 20
 JOB = JobId("bench")
@@ -90,7 +95,9 @@ def manifest_of(files: list[Path]) -> StageManifest:
     )
 
 
-async def node(folder: Path, name: str, rate: int, upstream: str, source: Path | None) -> None:
+async def node(
+    folder: Path, name: str, rate: int, upstream: str, source: Path | None, host: str
+) -> None:
     """One node: serves what it has or receives, fetches from `upstream`, prints when it is done."""
     manifest = decode((folder / "manifest.json").read_bytes(), StageManifest)
     arrival = Arrival(manifest, folder / name, folder / name)
@@ -105,14 +112,14 @@ async def node(folder: Path, name: str, rate: int, upstream: str, source: Path |
         return Source(node_id, url, JOB, NodeId("n"), "token")
 
     server = DataServer(Gate(Everybody(manifest)), find, Pace(rate))
-    async with server.listening("127.0.0.1", 0) as port:
+    async with server.listening(host, 0) as port:
         if source is None:
             arrival.open()
             contents |= {f.board.file.digest: f for f in arrival.files.values()}
         else:
             for file in manifest.files:
                 contents[file.digest] = WholeFile(source / file.name, file.size_bytes)
-        (folder / f"{name}.tmp").write_text(f"http://127.0.0.1:{port}")
+        (folder / f"{name}.tmp").write_text(f"http://{host}:{port}")
         (folder / f"{name}.tmp").rename(folder / f"{name}.url")
         print("ready", flush=True)
         await anyio.to_thread.run_sync(sys.stdin.readline)
@@ -124,18 +131,30 @@ async def node(folder: Path, name: str, rate: int, upstream: str, source: Path |
         print(json.dumps({"sent": server.sent_bytes}), flush=True)
 
 
-def run(folder: Path, data: Path, receivers: int, rate: int, shape: str) -> tuple[list[float], int]:
-    """Seconds until each receiver was done, and the bytes that the origin sent."""
+def run(
+    folder: Path,
+    data: Path,
+    receivers: int,
+    rate: int,
+    shape: str,
+    machines: Namespaces | None = None,
+) -> tuple[list[float], int]:
+    """Seconds until each receiver was done, and the bytes that the origin sent.
+
+    `rate` limits what each sends, 0 nothing; shapes are chain, star, and http, a plain download.
+    """
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     started: list[subprocess.Popen[str]] = []
     for k in range(receivers + 1):
-        upstream = "n0" if shape == "star" else f"n{max(k - 1, 0)}"
-        command = [sys.executable, __file__, "--node", f"n{k}", "--folder", str(folder)]
-        command += ["--rate", str(rate), "--upstream", upstream]
-        command += ["--source", str(data)] if k == 0 else []
+        host = "127.0.0.1" if machines is None else machines.address(k)
+        command = _command(folder, data, k, rate, shape, host, machines)
         started.append(
             subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+                command if machines is None else machines.within(k, command),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=environment,
             )
         )
     for process in started:
@@ -149,11 +168,31 @@ def run(folder: Path, data: Path, receivers: int, rate: int, shape: str) -> tupl
         _tell(process)
     sent = [json.loads(_line(process))["sent"] for process in started]
     for process in started:
-        process.communicate()
+        process.communicate(timeout=60)
     for k in range(1, receivers + 1):
         for path in (folder / f"n{k}").iterdir():
             path.unlink()
     return done, sent[0]
+
+
+def _command(
+    folder: Path,
+    data: Path,
+    k: int,
+    rate: int,
+    shape: str,
+    host: str,
+    machines: Namespaces | None,
+) -> list[str]:
+    source = ["--source", str(data)] if k == 0 else []
+    if shape == "http" and machines is not None:
+        (folder / f"n{k}").mkdir(exist_ok=True)
+        command = [sys.executable, str(Path(__file__).with_name("plain_http.py")), "--host", host]
+        out = str(folder / f"n{k}" / "model.safetensors")
+        return [*command, *source, "--upstream", machines.address(0), "--out", out]
+    upstream = "n0" if shape == "star" else f"n{max(k - 1, 0)}"
+    command = [sys.executable, __file__, "--node", f"n{k}", "--folder", str(folder)]
+    return [*command, "--host", host, "--rate", str(rate), "--upstream", upstream, *source]
 
 
 def _line(process: subprocess.Popen[str]) -> str:
@@ -167,32 +206,6 @@ def _tell(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
-def raw(path: Path, out: Path) -> float:
-    """Seconds of a plain socket copy between two processes, digested and written."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    sender = os.fork()
-    if sender == 0:
-        connection, _ = listener.accept()
-        with path.open("rb") as file:
-            connection.sendfile(file)
-        os._exit(0)
-    start = time.perf_counter()
-    size = path.stat().st_size
-    with socket.create_connection(listener.getsockname()) as connection, out.open("wb") as target:
-        view = memoryview(bytearray(CHUNK_BYTES))
-        os.ftruncate(target.fileno(), size)
-        for position in range(0, size, CHUNK_BYTES):
-            length, filled = min(CHUNK_BYTES, size - position), 0
-            while filled < length:
-                filled += connection.recv_into(view[filled:length])
-            blake3(view[:length]).digest()
-            os.pwrite(target.fileno(), view[:length], position)
-    wall_s = time.perf_counter() - start
-    os.waitpid(sender, 0)
-    listener.close()
-    return wall_s
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
@@ -202,6 +215,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dir", type=Path, default=None)
     parser.add_argument("--raw", action="store_true")
+    parser.add_argument("--namespaces", action="store_true")
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--node")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--rate", type=int, default=0)
@@ -209,7 +224,11 @@ def main() -> None:
     parser.add_argument("--source", type=Path)
     given = parser.parse_args()
     if given.node:
-        anyio.run(node, given.folder, given.node, given.rate, given.upstream, given.source)
+        arguments = (given.folder, given.node, given.rate, given.upstream, given.source, given.host)
+        anyio.run(node, *arguments)
+        return
+    if given.namespaces and why_not():
+        print(f"skipped: no limited network namespaces here: {why_not()}")
         return
     with tempfile.TemporaryDirectory(dir=given.dir) as name:
         folder, data = Path(name), Path(name) / "data"
@@ -229,7 +248,7 @@ def main() -> None:
 def _compare_raw(folder: Path, data: Path, size: int, rounds: int) -> None:
     ours, plain = [], []
     for _ in range(rounds):
-        plain.append(raw(data / "model.safetensors", folder / "raw"))
+        plain.append(raw(data / "model.safetensors", folder / "raw", CHUNK_BYTES))
         ours.append(run(folder, data, 1, 0, "chain")[0][0])
     rate = [size / min(times) / 1e9 for times in (plain, ours)]
     print(
@@ -240,21 +259,40 @@ def _compare_raw(folder: Path, data: Path, size: int, rounds: int) -> None:
 def _compare_shapes(folder: Path, data: Path, size: int, given: argparse.Namespace) -> None:
     rate = int(given.mb_per_s * 1e6)
     hop = size / rate
-    theory = 1 + (given.receivers - 1) * CHUNK_BYTES / size
     print(
         f"{given.mib} MiB, {given.receivers} receivers, {given.mb_per_s:g} MB/s a hop = {hop:.2f} s"
     )
-    for shape in ("chain", "star"):
-        walls, sent = [], 0
-        for _ in range(given.rounds):
-            done, sent = run(folder, data, given.receivers, rate, shape)
-            walls.append(max(done))
-        low, high = min(walls) / hop, max(walls) / hop
-        theory_is = f" ({low / theory:.3f} of theory)" if shape == "chain" else ""
-        print(
-            f"{shape}: last node {low:.3f}-{high:.3f} hops{theory_is}; "
-            f"origin sent {sent / size:.2f} x"
-        )
+    if not given.namespaces:
+        for shape in ("chain", "star"):
+            _report(shape, hop, size, given, rate, folder, data, None)
+        return
+    with Namespaces(given.receivers + 1, rate) as machines:
+        alone = [run(folder, data, 1, 0, "http", machines)[0][0] for _ in range(given.rounds)]
+        hop = min(alone)
+        print(f"a hop is plain HTTP to one receiver: {hop:.2f} s, {size / hop / 1e6:.1f} MB/s")
+        for shape in ("chain", "star", "http"):
+            _report(shape, hop, size, given, 0, folder, data, machines)
+
+
+def _report(
+    shape: str,
+    hop: float,
+    size: int,
+    given: argparse.Namespace,
+    rate: int,
+    folder: Path,
+    data: Path,
+    machines: Namespaces | None,
+) -> None:
+    theory = 1 + (given.receivers - 1) * CHUNK_BYTES / size
+    walls, sent = [], 0
+    for _ in range(given.rounds):
+        done, sent = run(folder, data, given.receivers, rate, shape, machines)
+        walls.append(max(done) / hop)
+    low, high = min(walls), max(walls)
+    times = f"{low / theory:.3f}-{high / theory:.3f} of M/B + (N-1)c/B"
+    more = "" if shape == "http" else f"; origin sent {sent / size:.2f} x"
+    print(f"{shape}: last node {low:.3f}-{high:.3f} hops, {times}{more}")
 
 
 if __name__ == "__main__":
