@@ -1,7 +1,7 @@
 """Weights as they are meant: the logical matrix behind packed, quantized and scaled tensors.
 
 Layouts: GPTQ and AWQ (int4 in int32), compressed-tensors, bitsandbytes 4 and 8 bit, FP8 with
-scales, MXFP4. What is stored is counted as stored; what is computed, by the logical shape.
+scales, MXFP4, NVFP4. What is stored is counted as stored; what is computed, by the logical shape.
 """
 
 import math
@@ -32,8 +32,8 @@ class Matrix(NamedTuple):
 
 _COMPANION = re.compile(
     r"^(?P<base>.+?)(?:\.(?:qzeros|scales|g_idx|weight_scale|weight_scale_inv|weight_scale_2"
-    r"|input_scale|output_scale|weight_zero_point|weight_shape|weight_g_idx|weight_global_scale"
-    r"|input_global_scale|SCB|weight_format|weight\.absmax|weight\.quant_map"
+    r"|input_scale|input_scale_ub|output_scale|weight_zero_point|weight_shape|weight_g_idx"
+    r"|weight_global_scale|input_global_scale|SCB|weight_format|weight\.absmax|weight\.quant_map"
     r"|weight\.nested_absmax|weight\.nested_quant_map|weight\.quant_state\..+)"
     r"|_scales|_scale|_scale_inv)$"
 )
@@ -70,6 +70,8 @@ def matrix_of(
     if name.endswith("_blocks") and dtype == "U8" and len(shape) == 4:
         stack, rows, groups, half = shape
         return Matrix(stack * rows * groups * half * 2, rows, groups * half * 2, stack)
+    if dtype == "U8" and len(shape) == 2 and f"{name}_scale_2" in tensors:
+        return Matrix(2 * shape[0] * shape[1], shape[0], 2 * shape[1])
     if f"{name}.absmax" in tensors:
         return Matrix(2 * math.prod(shape))
     if len(shape) == 3:
