@@ -8,9 +8,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
+from itertools import accumulate
 
 from messages.ids import NodeId
 from services.planner.failures import Infeasible
+
+_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
@@ -40,18 +43,19 @@ def place(
 ) -> Placement:
     """Every item on one node, by the three rules; Infeasible names the first that fits nowhere.
 
-    Where the nodes that cover the need do not fit everything, the next strongest joins.
+    Where the nodes that cover the need do not fit everything, the next strongest joins; of more
+    than a hundred, the next hundredth of them at once.
     """
     ranked = sorted(bins, key=lambda b: (-b.gflops, b.node_id))
     need = math.fsum(item.compute for item in items) * margin
-    count = _enough(ranked, need / budget_s)
+    count = max(_enough(ranked, need / budget_s), _large_enough(ranked, items))
     while True:
         try:
             return _fill(items, ranked[:count], budget_s)
         except Infeasible:
             if count == len(ranked):
                 raise
-            count += 1
+            count = min(len(ranked), count + 1 + count // _AT_ONCE)
 
 
 def _enough(ranked: Sequence[Bin], gflops: float) -> int:
@@ -64,12 +68,24 @@ def _enough(ranked: Sequence[Bin], gflops: float) -> int:
     return len(ranked)
 
 
+def _large_enough(ranked: Sequence[Bin], items: Sequence[Item]) -> int:
+    """How many of the strongest nodes have the bytes; all of them where they have not."""
+    need = sum(item.size_bytes for item in items)
+    short = sum(held < need for held in accumulate(b.memory for b in ranked))
+    return min(len(ranked), short + 1)
+
+
 def _fill(items: Sequence[Item], bins: Sequence[Bin], budget_s: float) -> Placement:
     heap = [(-b.gflops * budget_s, b.node_id, b.memory) for b in bins]
     heapify(heap)
     placed: dict[NodeId, list[Item]] = {b.node_id: [] for b in bins}
+    passed_over: list[tuple[float, NodeId, int]] = []
+    too_large = 0
     for item in sorted(items, key=lambda i: (-i.compute, -i.size_bytes, i.name)):
-        passed_over = []
+        if item.size_bytes < too_large:
+            while passed_over:
+                heappush(heap, passed_over.pop())
+        too_large = item.size_bytes
         while heap and heap[0][2] < item.size_bytes:
             passed_over.append(heappop(heap))
         if not heap or -heap[0][0] < item.compute:
@@ -77,8 +93,6 @@ def _fill(items: Sequence[Item], bins: Sequence[Bin], budget_s: float) -> Placem
         left, node_id, memory = heappop(heap)
         placed[node_id].append(item)
         heappush(heap, (left + item.compute, node_id, memory - item.size_bytes))
-        for entry in passed_over:
-            heappush(heap, entry)
     order = {item.name: k for k, item in enumerate(items)}
     return {
         node_id: tuple(sorted(mine, key=lambda i: order[i.name]))

@@ -1,8 +1,8 @@
 """Several chains instead of one, where the nodes hold several copies: which nodes form which.
 
-Every chain is solved exactly; how nodes are grouped is chosen among a few rules, and judged by the
-forward passes a second of all chains together, which no grouping can bring above all compute over
-all work.
+Every chain is solved exactly. The grouping of up to six nodes is the best of all; with more it is
+chosen among a few rules, and judged by the forward passes a second of all chains together, which no
+grouping can bring above all compute over all work.
 """
 
 import math
@@ -18,6 +18,7 @@ Groups = tuple[tuple[int, ...], ...]
 _TIE = 1e-9
 _WORTH_IT = 0.01
 _MOST_SOLOS = 16
+_FEW = 6
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,9 @@ def _candidates(
     if count == 1:
         return
     most = copies(line, offers)
+    if len(offers) <= _FEW and most > 1:
+        yield from _best_grouping(offers, solver, count)
+        return
     counts = [count] if count is not None else sorted({2, 3, 4, most // 2, most})
     for wanted in counts:
         if 2 <= wanted <= most:
@@ -82,6 +86,49 @@ def _candidates(
     alone = [k for k, offer in enumerate(offers) if line.fits(offer, 0, len(line))]
     if len(alone) > 1 or (alone and count is None):
         yield from _around(offers, alone, count)
+
+
+def _best_grouping(offers: Sequence[Offer], solver: Solver, count: int | None) -> Iterable[Groups]:
+    """The grouping with most passes a second of all there are, if any has `count` chains, or two.
+
+    Over sets of nodes in rising order: the node of the set's lowest bit is in no chain, or in one
+    with some of the others.
+    """
+    passes = {mask: _passes(offers, solver, mask) for mask in range(1, 1 << len(offers))}
+    best: dict[int, dict[int, tuple[float, tuple[int, ...]]]] = {0: {0: (0.0, ())}}
+    for nodes in range(1, 1 << len(offers)):
+        lowest = nodes & -nodes
+        others = nodes ^ lowest
+        best[nodes] = dict(best[others])
+        friends = others
+        while True:
+            chain = friends | lowest
+            for chains, (rate, groups) in best[nodes ^ chain].items() if passes[chain] else ():
+                found = (rate + passes[chain], (chain, *groups))
+                if (
+                    found[0] > best[nodes].get(chains + 1, found)[0]
+                    or chains + 1 not in best[nodes]
+                ):
+                    best[nodes][chains + 1] = found
+            if not friends:
+                break
+            friends = (friends - 1) & others
+    wanted = [found for chains, found in best[-1 + (1 << len(offers))].items() if chains > 1]
+    if count is not None:
+        wanted = [found for found in wanted if len(found[1]) == count]
+    if wanted:
+        masks = max(wanted, key=lambda found: found[0])[1]
+        yield tuple(_members(mask) for mask in sorted(masks, key=_members))
+
+
+def _passes(offers: Sequence[Offer], solver: Solver, mask: int) -> float:
+    """Passes a second of the best chain of these nodes; 0 where there is none."""
+    found = solver([offers[k] for k in _members(mask)])
+    return 1 / found.bottleneck_s if found and found.bottleneck_s > INSTANT_S else 0.0
+
+
+def _members(mask: int) -> tuple[int, ...]:
+    return tuple(k for k in range(mask.bit_length()) if mask >> k & 1)
 
 
 def _dealt(offers: Sequence[Offer], count: int, size: Callable[[Offer], float]) -> Groups:
