@@ -1,12 +1,13 @@
 """What the origin makes of its nodes' words: the job complete with all, or failed with one."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import structlog
 
 from messages.base import Fact
 from messages.failures import Passing
-from messages.ids import NodeId
+from messages.ids import JobId, NodeId
 from messages.jobs import DeliveredStage, JobCompleted, JobFailed
 from messages.plans import SplitPlanned
 from messages.shards import ShardDelivered, ShardFailed
@@ -14,6 +15,7 @@ from messages.subjects import SHARD_DELIVERED, SPLIT_PLANNED
 from services.runtime.bus import Bus
 
 log = structlog.get_logger()
+_PLANS_KEPT = 64
 
 
 class Endings:
@@ -22,6 +24,7 @@ class Endings:
     def __init__(self, bus: Bus, node_id: NodeId) -> None:
         self._facts = bus.facts
         self._node_id = node_id
+        self._plans: OrderedDict[tuple[JobId, int], SplitPlanned] = OrderedDict()
 
     async def conclude(self, told: ShardDelivered | ShardFailed) -> Sequence[Fact]:
         """The end of the job, where this delivery was the last or has failed.
@@ -39,10 +42,19 @@ class Endings:
         return await self._completed(told, planned)
 
     async def _planned(self, told: ShardDelivered | ShardFailed) -> SplitPlanned | None:
-        """The plan of this generation; None where there is none, by the stream's leader."""
+        """The plan of this generation; None where there is none, by the stream's leader.
+
+        A fact never changes: what was read for one node of a job serves for the others.
+        """
+        this = (told.job_id, told.generation)
+        if this in self._plans:
+            return self._plans[this]
         job = {"origin": told.origin, "job_id": told.job_id, "generation": told.generation}
         said = await self._facts.last(SPLIT_PLANNED, **job)
         if said is not None:
+            self._plans[this] = said.fact
+            if len(self._plans) > _PLANS_KEPT:
+                self._plans.popitem(last=False)
             return said.fact
         if await self._facts.count(SPLIT_PLANNED, **job):
             raise Passing("the plan that was delivered cannot be read yet")

@@ -11,7 +11,7 @@ from nats.aio.msg import Msg
 from messages.base import Fact, Message
 from messages.failures import Passing
 from messages.subjects import JOB_ENDED, SPLIT_PLANNED
-from messages.wire import Undecodable
+from messages.wire import Undecodable, decode_any
 from services.runtime import progress
 from services.runtime.bus import Bus
 from services.runtime.connection import BUS_TROUBLE
@@ -89,28 +89,25 @@ class Attendance:
         """Whether the fact's job has ended or was planned anew. Waits for the bus to answer."""
         while True:
             try:
-                return await self._has_ended(fact) or await self._is_planned_anew(fact)
+                return await self._is_over(fact)
             except Passing:
                 await anyio.sleep(_TICK_S * _LOOK_EVERY_TICKS)
 
-    async def _has_ended(self, fact: Fact) -> bool:
-        facts, of_job = self._bus.facts, {"origin": fact.origin, "job_id": fact.job_id}
+    async def _is_over(self, fact: Fact) -> bool:
+        # A plan made anew is the next generation, and a retry begins only what has ended. Written
+        # by a newer version, or by nobody of ours, an ending is one, and a plan is none.
+        job = {"origin": fact.origin, "job_id": fact.job_id}
+        ended = JOB_ENDED.where(**job, generation=fact.generation)
+        anew = SPLIT_PLANNED.where(**job, generation=fact.generation + 1)
+        found = await self._bus.facts.one_of(ended, anew)
+        if found is None or found[0] == ended:
+            return found is not None
         try:
-            ended = await facts.last(JOB_ENDED, **of_job)
-        except Undecodable:
-            # Written by a newer version, or by nobody of ours: this generation can have no other.
-            return await facts.count(JOB_ENDED, **of_job, generation=fact.generation) > 0
-        return ended is not None and ended.fact.generation >= fact.generation
-
-    async def _is_planned_anew(self, fact: Fact) -> bool:
-        try:
-            planned = await self._bus.facts.last(
-                SPLIT_PLANNED, origin=fact.origin, job_id=fact.job_id
-            )
+            decode_any(found[1], SPLIT_PLANNED.types)
         except Undecodable as error:
             log.warning("passing over an unreadable fact", error=error.reason)
-            return False
-        return planned is not None and planned.fact.generation > fact.generation
+            return await self._bus.facts.one_of(ended) is not None
+        return True
 
     async def done(self, outcome: str = "done") -> None:
         """Acknowledge and wait for the server to know. A lost answer means the work is redone,

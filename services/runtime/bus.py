@@ -18,7 +18,7 @@ from messages.subjects import PROGRESS, Api, Subject
 from messages.wire import decode, encode
 from services.runtime import names
 from services.runtime.connection import BUS_TROUBLE, connect
-from services.runtime.documents import Documents
+from services.runtime.documents import KEPT_S, Documents
 from services.runtime.factlog import FactLog
 from services.runtime.registry import Grants, Registry
 
@@ -36,10 +36,10 @@ class Refused(Permanent):
 class Bus:
     """One connection and the ports on it."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, kept_s: float = KEPT_S) -> None:
         self.client = client
         self.facts = FactLog(client)
-        self.documents = Documents(client)
+        self.documents = Documents(client, kept_s=kept_s)
         self.registry = Registry(client)
         self.grants = Grants(client)
 
@@ -117,7 +117,7 @@ async def open_bus(
 
     client = await connect(settings.bus, name, on_closed=lost)
     try:
-        yield Bus(client)
+        yield Bus(client, kept_s=settings.bus.max_age_s)
     finally:
         closing = True
         await client.close()

@@ -1,6 +1,7 @@
 """Bodies by reference: in the message when small, else an object on the bus; always verified."""
 
 import base64
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, TypeVar
 
 import anyio.to_thread
@@ -12,17 +13,22 @@ from nats.js.object_store import ObjectStore
 
 from messages.documents import INLINE_LIMIT_BYTES, Document, digest_of
 from messages.failures import Passing, Permanent
+from messages.ids import Sha256
 from messages.wire import decode
 from services.runtime import names, stored
 from services.runtime.connection import BUS_TROUBLE
 
 T = TypeVar("T")
+# Hashing less than this takes less time than a way to a thread and back.
+_HASH_HERE_BYTES = 64 * 1024
+KEPT_S = 7 * 86_400.0
 
 
 class _Object(msgspec.Struct, frozen=True):
-    """What the object store keeps of an object: `nuid` names its chunks."""
+    """What the object store keeps of an object: `nuid` names its chunks, `size` counts bytes."""
 
     nuid: Annotated[str, Meta(pattern=r"^[A-Za-z0-9]{1,64}$(?!\n)")]
+    size: Annotated[int, Meta(ge=0)] = 0
 
 
 class DocumentDiffers(Permanent):
@@ -36,15 +42,23 @@ class DocumentDiffers(Permanent):
 
 
 class Documents:
-    """Put and get documents; `williw_documents` holds those too large for a message."""
+    """Put and get documents; `williw_documents` holds those too large for a message.
 
-    def __init__(self, client: Client) -> None:
+    The bucket keeps an object for `kept_s`.
+    """
+
+    def __init__(self, client: Client, *, kept_s: float = KEPT_S) -> None:
         self._client = client
         self._js = client.jetstream(timeout=10)
+        self._kept_s = kept_s
+        self._bucket: ObjectStore | None = None
 
-    async def put(self, body: bytes, name: str) -> Document:
-        """A reference to `body`: within itself up to the inline limit, else a stored object."""
-        if len(body) <= INLINE_LIMIT_BYTES:
+    async def put(self, body: bytes, name: str, *, among: int = 1) -> Document:
+        """A reference to `body`: within itself up to the inline limit, else a stored object.
+
+        Documents that travel `among` others in one message share that limit.
+        """
+        if len(body) <= INLINE_LIMIT_BYTES // among:
             return Document.of_small(body)
         return await self.store(body, name)
 
@@ -53,7 +67,7 @@ class Documents:
 
         Passing where the bus does not take it.
         """
-        digest = await anyio.to_thread.run_sync(digest_of, body)
+        digest = await _digest(body)
         document = Document(
             sha256=digest,
             size_bytes=len(body),
@@ -61,8 +75,8 @@ class Documents:
             name=f"{digest[:16]}/{name}",
         )
         try:
-            bucket = await self._js.object_store(names.DOCUMENTS_BUCKET)
-            if not await _holds(bucket, document):
+            bucket = await self._open()
+            if not await self._holds(bucket, document):
                 await bucket.put(document.name, body)
         except BUS_TROUBLE as error:
             raise Passing(f"the bus did not take {name}: {type(error).__name__}") from error
@@ -73,7 +87,7 @@ class Documents:
         body = document.body
         if body is None:
             body = await self._stored(document)
-        found = await anyio.to_thread.run_sync(digest_of, body)
+        found = await _digest(body)
         if found != document.sha256:
             raise DocumentDiffers(document.name or "(inline)", document.sha256, found)
         return body
@@ -91,17 +105,43 @@ class Documents:
         except BUS_TROUBLE as error:
             trouble = "is not on the bus" if isinstance(error, NotFoundError) else "not read"
             raise Passing(f"document {document.name} {trouble}: {type(error).__name__}") from error
-        chunks = f"$O.{document.bucket}.C.{decode(last.data or b'', _Object).nuid}"
-        return b"".join([m.data async for m in stored.messages(self._client, stream, chunks)])
+        kept = decode(last.data or b"", _Object)
+        chunks = f"$O.{document.bucket}.C.{kept.nuid}"
+        body = b"".join([m.data async for m in stored.messages(self._client, stream, chunks)])
+        if len(body) < kept.size:
+            # It was stored anew, and the older chunks taken away, as they were read.
+            raise Passing(f"document {document.name} is being stored: {len(body)} bytes so far")
+        return body
 
     async def load(self, document: Document, kind: type[T]) -> T:
         """The value a document holds; Undecodable where it is no `kind`."""
         return decode(await self.get(document), kind)
 
+    async def _open(self) -> ObjectStore:
+        if self._bucket is None:
+            self._bucket = await self._js.object_store(names.DOCUMENTS_BUCKET)
+        return self._bucket
 
-async def _holds(bucket: ObjectStore, document: Document) -> bool:
+    async def _holds(self, bucket: ObjectStore, document: Document) -> bool:
+        """Whether it is there, for half of the bucket's time at least: a job may run for long."""
+        try:
+            info = await bucket.get_info(document.name)
+        except NotFoundError:
+            return False
+        whole = bool(info.size == document.size_bytes and not info.deleted)
+        return whole and _age(info.mtime) < timedelta(seconds=self._kept_s / 2)
+
+
+async def _digest(body: bytes) -> Sha256:
+    if len(body) <= _HASH_HERE_BYTES:
+        return digest_of(body)
+    return await anyio.to_thread.run_sync(digest_of, body)
+
+
+def _age(stamp: str | None) -> timedelta:
+    """How long ago an object was stored, by the clock of whoever did; for ever where unsaid."""
     try:
-        info = await bucket.get_info(document.name)
-    except NotFoundError:
-        return False
-    return bool(info.size == document.size_bytes and not info.deleted)
+        stored_at = datetime.fromisoformat(stamp or "")
+    except ValueError:
+        return timedelta.max
+    return datetime.now(UTC) - stored_at if stored_at.tzinfo else timedelta.max

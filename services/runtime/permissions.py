@@ -31,9 +31,10 @@ _API = "$JS.API"
 _DOCUMENTS = f"OBJ_{names.DOCUMENTS_BUCKET}"
 _NODES = f"KV_{names.NODES_BUCKET}"
 _GRANTS = f"KV_{names.GRANTS_BUCKET}"
-# The newest fact of a subject, and how many there are.
-_LOOK = (f"{_API}.DIRECT.GET.{names.FACTS_STREAM}.>", f"{_API}.STREAM.INFO.{names.FACTS_STREAM}")
+# The newest fact of a subject; many facts, or whether there is one; how many there are, and when.
+_LOOK = f"{_API}.DIRECT.GET.{names.FACTS_STREAM}.>"
 _SCAN = f"{_API}.DIRECT.GET.{names.FACTS_STREAM}"
+_COUNT = f"{_API}.STREAM.INFO.{names.FACTS_STREAM}"
 _DOCUMENT = (f"{_API}.DIRECT.GET.{_DOCUMENTS}", f"{_API}.DIRECT.GET.{_DOCUMENTS}.>")
 _NODE_LIST = f"{_API}.DIRECT.GET.{_NODES}"
 _READ_DOCUMENTS = {"requester", "planner", "splitter", "distributor"}
@@ -124,15 +125,16 @@ def covers(pattern: str, subject: str) -> bool:
 
 def _reads_of_all() -> tuple[str, ...]:
     """Facts, documents and nodes, which hold no secret: tokens are in the grants."""
-    return (_SCAN, *_LOOK, *_DOCUMENT, _NODE_LIST)
+    return (_SCAN, _LOOK, _COUNT, *_DOCUMENT, _NODE_LIST)
 
 
 def _read(service: Service) -> list[str]:
-    """What a service reads: the newest fact of a subject each, many at once who asks for them."""
+    """What a service reads: facts each of them, how many there are who ends jobs or times them."""
     ends_jobs = any(route.subject is SHARD_DELIVERED for route in service.routes)
     return [
-        *_LOOK,
-        *([_SCAN] if ends_jobs or service.name in ("requester", "planner") else ()),
+        _LOOK,
+        _SCAN,
+        *([_COUNT] if ends_jobs or service.name == "requester" else ()),
         *(_DOCUMENT if service.name in _READ_DOCUMENTS else ()),
         *([_NODE_LIST] if service.name in _LIST_NODES else ()),
     ]

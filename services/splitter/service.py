@@ -4,7 +4,8 @@ import errno
 import functools
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -12,13 +13,13 @@ import anyio.to_thread
 
 from config.settings import Settings
 from messages.base import Fact
-from messages.documents import digest_of
+from messages.documents import Document, digest_of
 from messages.failures import Passing, Permanent
 from messages.ids import NodeId, Sha256
 from messages.metadata import ModelMetadata
 from messages.models import ModelDownloaded
 from messages.plans import SplitPlan, SplitPlanned
-from messages.shards import Access, ShardsReady, StageReady
+from messages.shards import Access, ShardsReady, StageManifest, StageReady
 from messages.subjects import MODEL_DOWNLOADED, SPLIT_PLANNED
 from messages.wire import encode
 from services.checkpoint.description import STAGE_NAME, without_files
@@ -29,6 +30,8 @@ from services.runtime import progress
 from services.runtime.bus import Bus
 from services.runtime.service import Route, Service
 from services.splitter.split import Cutter, Stage, cutter
+
+Put = Callable[[bytes, str], Awaitable[Document]]
 
 
 class NoModelHere(Permanent):
@@ -46,6 +49,15 @@ class NotEnoughDisk(Permanent):
         self.needed_bytes, self.free_bytes, self.path = needed_bytes, free_bytes, path
 
 
+@dataclass(frozen=True)
+class Made:
+    """A stage that the origin can serve: its manifest, as stored and read, and its description."""
+
+    body: bytes
+    manifest: StageManifest
+    description: bytes
+
+
 class Splitter:
     """The handler, with the settings and the bus it needs."""
 
@@ -61,28 +73,34 @@ class Splitter:
         plan = await self._bus.documents.load(planned.plan, SplitPlan)
         metadata = await self._bus.documents.load(planned.metadata, ModelMetadata)
         model_dir = await self._model_dir(planned)
-        shas = await anyio.to_thread.run_sync(
-            functools.partial(self._stages, model_dir, plan, metadata.ties)
+        made = await anyio.to_thread.run_sync(
+            functools.partial(self._made, model_dir, plan, metadata.ties)
         )
-        bodies = {node: self._body(sha256) for node, sha256 in shas.items()}
-        ready = [await self._ready(planned, node, body) for node, body in bodies.items()]
-        access = await self._access(planned, bodies)
+        access = await self._access(planned, {one.manifest.node_id: one.manifest for one in made})
+        # All of it travels in one message.
+        put = functools.partial(self._bus.documents.put, among=2 * len(made) + 1)
         return (
             ShardsReady(
                 origin=planned.origin,
                 job_id=planned.job_id,
                 generation=planned.generation,
                 plan_id=plan.plan_id,
-                stages=tuple(ready),
-                access=await self._bus.documents.put(encode(access), f"{plan.plan_id}.access"),
+                stages=tuple([await _ready(plan.plan_id, one, put) for one in made]),
+                access=await put(encode(access), f"{plan.plan_id}.access"),
             ),
         )
 
-    def _body(self, sha256: str) -> bytes:
+    def _made(
+        self, model_dir: Path, plan: SplitPlan, ties: Sequence[Sequence[str]]
+    ) -> tuple[Made, ...]:
+        """The plan's stages, each cut now or found by its digest."""
+        return tuple(self._kept(sha) for sha in self._stages(model_dir, plan, ties).values())
+
+    def _kept(self, sha256: str) -> Made:
         body = self._shelf.manifest(sha256)
         if body is None:
             raise Passing("a stage was taken from the shelf as it was looked up: cut again")
-        return body
+        return Made(body, manifest_of(body), self._description(sha256))
 
     async def sweep(self) -> None:
         """Remove what an earlier process of this service left half made."""
@@ -100,18 +118,6 @@ class Splitter:
             )
         return Path(said.fact.model_path)
 
-    async def _ready(self, planned: SplitPlanned, node: str, body: bytes) -> StageReady:
-        manifest = await anyio.to_thread.run_sync(manifest_of, body)
-        name = f"{planned.plan_id}.{node}"
-        description = await anyio.to_thread.run_sync(self._description, digest_of(body))
-        return StageReady(
-            node_id=manifest.node_id,
-            stage=manifest.stage,
-            size_bytes=manifest.size_bytes,
-            manifest=await self._bus.documents.store(body, f"{name}.manifest"),
-            description=await self._bus.documents.put(description, f"{name}.description"),
-        )
-
     def _description(self, sha256: str) -> bytes:
         """The stage's description as it travels beside the manifest."""
         stage = self._shelf.stage(sha256)
@@ -125,15 +131,17 @@ class Splitter:
         )
         return without_files(body)
 
-    async def _access(self, planned: SplitPlanned, bodies: Mapping[str, bytes]) -> Access:
+    async def _access(
+        self, planned: SplitPlanned, manifests: Mapping[NodeId, StageManifest]
+    ) -> Access:
         """Each node's token is made once and kept on the bus; only its digest is told."""
         tokens: dict[NodeId, Sha256] = {}
-        for node in bodies:
-            token = await self._bus.grants.grant(NodeId(node), planned.job_id)
-            tokens[NodeId(node)] = Sha256(hashlib.sha256(token.encode()).hexdigest())
+        for node in manifests:
+            token = await self._bus.grants.grant(node, planned.job_id)
+            tokens[node] = Sha256(hashlib.sha256(token.encode()).hexdigest())
         files = {
-            NodeId(node): tuple(file.digest for file in manifest_of(body).files)
-            for node, body in bodies.items()
+            node: tuple(file.digest for file in manifest.files)
+            for node, manifest in manifests.items()
         }
         return Access(tokens=tokens, files=files)
 
@@ -193,6 +201,17 @@ class Splitter:
         free_bytes = shutil.disk_usage(self._settings.origin_dir).free
         if needed_bytes > free_bytes:
             raise NotEnoughDisk(needed_bytes, free_bytes, self._settings.origin_dir)
+
+
+async def _ready(plan_id: str, made: Made, put: Put) -> StageReady:
+    name = f"{plan_id}.{made.manifest.node_id}"
+    return StageReady(
+        node_id=made.manifest.node_id,
+        stage=made.manifest.stage,
+        size_bytes=made.manifest.size_bytes,
+        manifest=await put(made.body, f"{name}.manifest"),
+        description=await put(made.description, f"{name}.description"),
+    )
 
 
 def build(settings: Settings, bus: Bus) -> Service:

@@ -6,10 +6,11 @@ import pytest
 
 from config.settings import Settings
 from messages.documents import INLINE_LIMIT_BYTES, Document, digest_of
+from messages.failures import Passing
 from messages.ids import JobId, NodeId
 from services.runtime import provision
 from services.runtime.bus import Bus, open_bus
-from services.runtime.documents import DocumentDiffers
+from services.runtime.documents import DocumentDiffers, Documents
 from tests.bus_fixture import entry
 
 
@@ -27,6 +28,39 @@ async def test_storing_the_same_body_twice_is_one_object(bus: Bus) -> None:
     assert await bus.documents.store(b"{}", "a.json") == first
     bucket = await bus.client.jetstream().object_store(first.bucket)
     assert [found.name for found in await bucket.list()] == [first.name]
+
+
+async def test_documents_that_travel_together_share_what_a_message_holds(bus: Bus) -> None:
+    body = b'"' + b"x" * 1000 + b'"'
+    alone = await bus.documents.put(body, "a.json")
+    crowded = await bus.documents.put(body, "a.json", among=INLINE_LIMIT_BYTES // 1000)
+    assert alone.body == body
+    assert crowded.body is None
+    assert await bus.documents.get(crowded) == body
+
+
+async def test_a_document_that_would_soon_expire_is_stored_anew(bus: Bus) -> None:
+    bucket = await bus.client.jetstream().object_store("williw_documents")
+
+    async def stored_by(documents: Documents) -> str:
+        """The name of the chunks, which each storing makes anew."""
+        document = await documents.store(b"{}", "a.json")
+        assert await documents.get(document) == b"{}"
+        return str((await bucket.get_info(document.name)).nuid)
+
+    first = await stored_by(bus.documents)
+    assert await stored_by(bus.documents) == first
+    assert await stored_by(Documents(bus.client, kept_s=0.0)) != first
+
+
+async def test_a_document_whose_chunks_are_being_replaced_is_read_again(bus: Bus) -> None:
+    document = await bus.documents.store(b'{"x": 1}', "a.json")
+    bucket = await bus.client.jetstream().object_store(document.bucket)
+    info = await bucket.get_info(document.name)
+    chunks = f"$O.{document.bucket}.C.{info.nuid}"
+    await bus.client.jetstream().purge_stream(f"OBJ_{document.bucket}", subject=chunks)
+    with pytest.raises(Passing, match="is being stored: 0 bytes so far"):
+        await bus.documents.get(document)
 
 
 async def test_an_altered_document_is_refused(bus: Bus) -> None:
