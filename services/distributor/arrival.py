@@ -8,6 +8,7 @@ from pathlib import Path
 
 from messages.shards import StageFile, StageManifest
 from services.checkpoint.chunks import chunk_range, digest_of_chunk
+from services.checkpoint.writeback import start_writing
 from services.distributor.board import Board
 from services.distributor.content import ArrivingFile
 
@@ -59,6 +60,7 @@ class Arrival:
         written = 0
         while written < len(data):
             written += os.pwrite(self._open[file.name], data[written:], start + written)
+        start_writing(self._open[file.name], start, written)
 
     def read(self, file: StageFile, index: int, view: memoryview) -> memoryview:
         """One chunk as it is on disk, in `view`."""
