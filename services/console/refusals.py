@@ -43,7 +43,7 @@ async def opened(settings: Settings, name: str) -> AsyncIterator[Bus]:
             told.append(reason)
             scope.cancel()
 
-    async with open_bus(settings, name, on_closed=heard) as bus:
+    async with open_bus(settings, name, on_closed=heard, apart=True) as bus:
         with scope:
             yield bus
         if told:

@@ -83,7 +83,7 @@ class NodeClient:
         plan: SplitPlan | None = None
         try:
             request = _request(model_name, batch_size, sequence_length, timeout_s, self._node_id)
-            async with open_bus(self._settings, "client") as bus:
+            async with open_bus(self._settings, "client", apart=True) as bus:
                 accepted = await bus.ask(API_REQUEST, request)
                 with anyio.move_on_after(timeout_s + 10):
                     plan = await _until_ended(bus, accepted.job_id, facts)

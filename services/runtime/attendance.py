@@ -11,10 +11,11 @@ from nats.aio.msg import Msg
 from messages.base import Fact, Message
 from messages.failures import Passing
 from messages.subjects import JOB_ENDED, SPLIT_PLANNED
-from messages.wire import Undecodable, decode_any
+from messages.wire import Undecodable
 from services.runtime import progress
 from services.runtime.bus import Bus
 from services.runtime.connection import BUS_TROUBLE
+from services.runtime.service import Route
 
 log = structlog.get_logger()
 _TICK_S = 0.2
@@ -31,11 +32,11 @@ class Attendance:
     """
 
     def __init__(
-        self, msg: Msg, lease_s: float, bus: Bus, *, patient: bool = False, met: int = 0
+        self, msg: Msg, lease_s: float, bus: Bus, route: Route[Any], *, met: int = 0
     ) -> None:
         self.msg = msg
         self.attempts = max(1, int(msg.metadata.num_delivered or 1) - met)
-        self._patient = patient
+        self._route = route
         self.outcome = "cancelled"
         self._bus = bus
         self._lease_ticks = max(1, math.floor(lease_s / 3 / _TICK_S))
@@ -83,7 +84,7 @@ class Attendance:
 
     async def is_needless(self, message: Message) -> bool:
         """Whether an ending or a newer plan makes this work needless; a patient route decides."""
-        return isinstance(message, Fact) and not self._patient and await self.is_over(message)
+        return isinstance(message, Fact) and not self._route.patient and await self.is_over(message)
 
     async def is_over(self, fact: Fact) -> bool:
         """Whether the fact's job has ended or was planned anew. Waits for the bus to answer."""
@@ -94,20 +95,29 @@ class Attendance:
                 await anyio.sleep(_TICK_S * _LOOK_EVERY_TICKS)
 
     async def _is_over(self, fact: Fact) -> bool:
-        # A plan made anew is the next generation, and a retry begins only what has ended. Written
-        # by a newer version, or by nobody of ours, an ending is one, and a plan is none.
+        # A plan made anew is the next generation, and a retry begins only what has ended.
         job = {"origin": fact.origin, "job_id": fact.job_id}
         ended = JOB_ENDED.where(**job, generation=fact.generation)
         anew = SPLIT_PLANNED.where(**job, generation=fact.generation + 1)
+        if self._route.at_node:
+            # A node's key may not have the server publish what is stored, which one question takes.
+            return await self._bus.facts.holds(ended) or await self._is_planned(fact)
         found = await self._bus.facts.one_of(ended, anew)
         if found is None or found[0] == ended:
             return found is not None
+        return await self._is_planned(fact) or await self._bus.facts.holds(ended)
+
+    async def _is_planned(self, fact: Fact) -> bool:
+        """Whether a newer plan can be read. Unlike an ending, one that cannot be is none."""
+        job = {"origin": fact.origin, "job_id": fact.job_id}
         try:
-            decode_any(found[1], SPLIT_PLANNED.types)
+            generation = fact.generation + 1
+            return (
+                await self._bus.facts.last(SPLIT_PLANNED, **job, generation=generation) is not None
+            )
         except Undecodable as error:
             log.warning("passing over an unreadable fact", error=error.reason)
-            return await self._bus.facts.one_of(ended) is not None
-        return True
+            return False
 
     async def done(self, outcome: str = "done") -> None:
         """Acknowledge and wait for the server to know. A lost answer means the work is redone,

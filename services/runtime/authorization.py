@@ -1,6 +1,6 @@
 """The users of the bus as a nats-server's configuration. Pure: keys come in, text goes out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -24,41 +24,68 @@ class User:
 
 
 def render(
-    users: Iterable[User], taps: Iterable[User], account: str = "WILLIW", *, leaf: bool = False
+    users: Iterable[User],
+    apart: Mapping[str, User],
+    account: str = "WILLIW",
+    *,
+    leaf: bool = False,
 ) -> str:
-    """Two accounts: `account` works, `<account>_TAP` looks on, by exports of what may be seen.
+    """`account` works; each user `apart` has an account, `<account>_<its key>`, of its own.
+
+    It gets what it may by exports. An asker names where its answer goes, and the server publishes
+    there without asking whether the asker may: from an account apart no answer leaves it.
 
     Several of these in one server's `accounts { }` keep teams apart: each has its own JetStream,
     its own `williw.>`, and sees nothing of the others. For a `leaf`, a server at another site,
     JetStream stays with the hub: a server refuses a default domain for an account that has its own.
     """
-    tap = f"{account}_TAP"
+    others = {f"{account}_{name}": user for name, user in apart.items()}
+    services = sorted({s for user in others.values() for s in user.permissions.publish})
+    exports = [
+        *(f"    {{stream: {_text(s)}, accounts: {_names(others)}}}" for s in _heard()),
+        *(f"    {_export(s, _names(_who_may(others, s)))}" for s in services),
+    ]
     return "\n".join(
         [
             f"{account}: {{",
             *([] if leaf else ["  jetstream: enabled"]),
             *_users(_at_the_hub(users) if leaf else users),
             "  exports: [",
-            *(f"    {{stream: {_text(s)}, accounts: [{tap}]}}" for s in permissions.heard_by_all()),
-            *(f"    {_export(s, tap)}" for s in permissions.of_tap().publish),
+            *exports,
             "  ]",
             "}",
-            f"{tap}: {{",
-            *_users(taps),
-            "  imports: [",
-            *(
-                f"    {{stream: {{account: {account}, subject: {_text(s)}}}}}"
-                for s in permissions.heard_by_all()
-            ),
-            *(
-                f"    {{service: {{account: {account}, subject: {_text(s)}}}}}"
-                for s in permissions.of_tap().publish
-            ),
-            "  ]",
-            "}",
+            *(line for name, user in others.items() for line in _apart(name, user, account)),
             "",
         ]
     )
+
+
+def _apart(name: str, user: User, account: str) -> list[str]:
+    """The account of one user who looks and asks."""
+    return [
+        f"{name}: {{",
+        *_users([user]),
+        "  imports: [",
+        *(f"    {{stream: {{account: {account}, subject: {_text(s)}}}}}" for s in _heard()),
+        *(
+            f"    {{service: {{account: {account}, subject: {_text(s)}}}}}"
+            for s in user.permissions.publish
+        ),
+        "  ]",
+        "}",
+    ]
+
+
+def _heard() -> tuple[str, ...]:
+    return permissions.heard_by_all()
+
+
+def _who_may(others: Mapping[str, User], subject: str) -> list[str]:
+    return [name for name, user in others.items() if subject in user.permissions.publish]
+
+
+def _names(accounts: Iterable[str]) -> str:
+    return "[" + ", ".join(accounts) + "]"
 
 
 def _at_the_hub(users: Iterable[User]) -> list[User]:
@@ -72,10 +99,10 @@ def _at_the_hub(users: Iterable[User]) -> list[User]:
     ]
 
 
-def _export(subject: str, tap: str) -> str:
+def _export(subject: str, accounts: str) -> str:
     # A batched direct get is answered by many messages, everything else by one.
     several = ", response_type: Stream" if "DIRECT.GET" in subject else ""
-    return f"{{service: {_text(subject)}, accounts: [{tap}]{several}}}"
+    return f"{{service: {_text(subject)}, accounts: {accounts}{several}}}"
 
 
 def _users(users: Iterable[User]) -> list[str]:

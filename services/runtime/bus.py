@@ -34,11 +34,11 @@ class Refused(Permanent):
 
 
 class Bus:
-    """One connection and the ports on it."""
+    """One connection and the ports on it; `apart` is one from an account of its own."""
 
-    def __init__(self, client: Client, *, kept_s: float = KEPT_S) -> None:
+    def __init__(self, client: Client, *, kept_s: float = KEPT_S, apart: bool = False) -> None:
         self.client = client
-        self.facts = FactLog(client)
+        self.facts = FactLog(client, apart=apart)
         self.documents = Documents(client, kept_s=kept_s)
         self.registry = Registry(client)
         self.grants = Grants(client)
@@ -106,9 +106,16 @@ def unconnected() -> Bus:
 
 @asynccontextmanager
 async def open_bus(
-    settings: Settings, name: str, *, on_closed: Callable[[str], None] | None = None
+    settings: Settings,
+    name: str,
+    *,
+    on_closed: Callable[[str], None] | None = None,
+    apart: bool = False,
 ) -> AsyncIterator[Bus]:
-    """A bus for the length of the block; BusUnreachable where no server answers."""
+    """A bus for the length of the block; BusUnreachable where no server answers.
+
+    People's keys are of accounts `apart` from the services'; other keys may be used so, too.
+    """
     closing = False
 
     def lost(reason: str) -> None:
@@ -117,7 +124,7 @@ async def open_bus(
 
     client = await connect(settings.bus, name, on_closed=lost)
     try:
-        yield Bus(client, kept_s=settings.bus.max_age_s)
+        yield Bus(client, kept_s=settings.bus.max_age_s, apart=apart)
     finally:
         closing = True
         await client.close()

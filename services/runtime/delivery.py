@@ -68,7 +68,7 @@ class Worker:
             msg,
             self._settings.bus.lease_s,
             self._bus,
-            patient=self._route.patient,
+            self._route,
             met=self._met[sequence],
         )
         reset = factlog.trace_parent.set(incoming.trace_of(msg))

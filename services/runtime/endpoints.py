@@ -38,8 +38,9 @@ def _config(bus: Bus, endpoint: Endpoint[Any, Any], group: TaskGroup) -> Endpoin
     name = endpoint.api.subject.rsplit(".", 1)[-1]
 
     async def handle(request: Request) -> None:
-        if incoming.sent_on(request.headers):
-            log.warning("dropped: a stored message that a reader had sent on", endpoint=name)
+        why = incoming.not_asked(request)
+        if why:
+            log.warning("dropped", endpoint=name, why=why)
             return
         # nats-py runs a subscription's callbacks one at a time; a slow answer must block no other.
         group.start_soon(_answer, bus, endpoint, request)

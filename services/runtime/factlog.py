@@ -3,7 +3,6 @@
 import json
 from collections.abc import AsyncIterator, Iterable
 from contextvars import ContextVar
-from datetime import datetime
 from typing import Any, TypeVar
 
 import anyio
@@ -11,7 +10,7 @@ import structlog
 from nats.aio.client import Client
 from nats.errors import MaxPayloadError
 from nats.js.client import JetStreamContext
-from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
+from nats.js.errors import APIError, NoStreamResponseError
 
 from messages.base import Fact
 from messages.failures import Passing, Permanent
@@ -19,7 +18,7 @@ from messages.ids import JobId
 from messages.state import Said
 from messages.subjects import Subject, fact_subject, subject_matching
 from messages.wire import Undecodable, decode_any, encode
-from services.runtime import figures, names, stored
+from services.runtime import figures, incoming, names, stored
 from services.runtime.connection import BUS_TROUBLE
 
 log = structlog.get_logger()
@@ -28,7 +27,6 @@ trace_parent: ContextVar[str] = ContextVar("trace_parent", default="")
 _REREAD_S = 2.0
 # A follower reads what comes in a burst together, not with one question for each fact.
 _GATHER_S = 0.02
-_NO_RESULTS = "404"
 
 
 class FactTooLarge(Permanent):
@@ -44,10 +42,14 @@ class FactTooLarge(Permanent):
 
 
 class FactLog:
-    """Reads and writes of the one stream that holds every fact."""
+    """Reads and writes of the one stream that holds every fact.
 
-    def __init__(self, client: Client, *, timeout_s: float = 5.0) -> None:
+    `apart` is who looks from an account of its own, where JetStream answers direct gets alone.
+    """
+
+    def __init__(self, client: Client, *, timeout_s: float = 5.0, apart: bool = False) -> None:
         self._client = client
+        self._apart = apart
         self._js: JetStreamContext = client.jetstream(timeout=timeout_s)
         self._timeout_s = timeout_s
 
@@ -106,20 +108,18 @@ class FactLog:
 
         One question, however many subjects: the server's first answer is enough.
         """
-        question = json.dumps({"multi_last": subjects}).encode()
-        try:
-            answer = await self._client.request(
-                f"$JS.API.DIRECT.GET.{names.FACTS_STREAM}", question, timeout=self._timeout_s
-            )
-        except BUS_TROUBLE as error:
-            raise Passing(f"the bus did not answer: {type(error).__name__}") from error
-        headers = answer.headers or {}
-        status = headers.get("Status")
-        if status == _NO_RESULTS:
-            return None
-        if status is not None:
-            raise Passing(f"the bus refused a read: status {status}")
-        return headers["Nats-Subject"], answer.data
+        return await stored.one_of(
+            self._client, names.FACTS_STREAM, subjects, timeout_s=self._timeout_s
+        )
+
+    async def holds(self, subject: str) -> bool:
+        """Whether anything is stored on this subject, readable or not."""
+        found = await stored.newest(self._js, names.FACTS_STREAM, subject, apart=self._apart)
+        return found is not None
+
+    async def stored_at(self, sequence: int) -> float:
+        """When a message was stored, as Unix seconds by the server's clock."""
+        return await stored.at(self._js, names.FACTS_STREAM, sequence)
 
     async def job(self, job_id: JobId) -> tuple[Said[Fact], ...]:
         """Every fact of a job, in order of storing."""
@@ -162,7 +162,7 @@ class FactLog:
     async def now(self) -> float:
         """The server's time as Unix seconds: the one clock that deadlines are counted by."""
         info = await self._ask(f"$JS.API.STREAM.INFO.{names.FACTS_STREAM}", {})
-        return _unix_s(info["ts"])
+        return stored.unix_s(info["ts"])
 
     async def _ask(self, subject: str, question: dict[str, object]) -> dict[str, Any]:
         try:
@@ -177,15 +177,13 @@ class FactLog:
         return body
 
     async def _last(self, subject: Subject[F], chosen: str) -> Said[F] | None:
-        try:
-            raw = await self._js.get_last_msg(names.FACTS_STREAM, chosen, direct=True)
-        except NotFoundError:
+        found = await stored.newest(self._js, names.FACTS_STREAM, chosen, apart=self._apart)
+        if found is None:
             return None
-        except BUS_TROUBLE as error:
-            raise Passing(f"the bus did not answer: {type(error).__name__}") from error
-        fact: F = decode_any(raw.data or b"", subject.types)
-        headers = raw.headers or {}
-        return Said(fact=fact, sequence=raw.seq or 0, at=_unix_s(headers.get("Nats-Time-Stamp")))
+        if incoming.sent_on(found.headers):
+            raise Undecodable(f"on {chosen} stands a message that a reader had sent on")
+        fact: F = decode_any(found.data, subject.types)
+        return Said(fact=fact, sequence=found.sequence, at=found.at)
 
     async def _scan(self, chosen: str, start: int) -> AsyncIterator[Said[Any]]:
         """The stored facts of a filter from a sequence on."""
@@ -249,13 +247,7 @@ def _said(message: Any) -> Said[Fact] | None:
         return None
     headers = message.headers
     return Said(
-        fact=fact, sequence=int(headers["Nats-Sequence"]), at=_unix_s(headers["Nats-Time-Stamp"])
+        fact=fact,
+        sequence=int(headers["Nats-Sequence"]),
+        at=stored.unix_s(headers["Nats-Time-Stamp"]),
     )
-
-
-def _unix_s(stamp: str | None) -> float:
-    """Seconds of an RFC 3339 time with nanoseconds, which datetime reads to microseconds."""
-    if not stamp:
-        return 0.0
-    whole, _, fraction = stamp.rstrip("Z").partition(".")
-    return datetime.fromisoformat(f"{whole}.{(fraction + '000000')[:6]}+00:00").timestamp()

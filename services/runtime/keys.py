@@ -57,17 +57,20 @@ def write(folder: Path, services: list[tuple[Service, Settings]], account: str) 
         files.append(folder / place)
         return User(place.removesuffix(".nk"), seed(folder / place), may)
 
-    users = [user("operator.nk", permissions.OPERATOR), user("client.nk", permissions.of_client())]
+    users = [user("operator.nk", permissions.OPERATOR)]
     for service, settings in services:
         node_id = settings.node.node_id
         may = permissions.of_service(service, node_id)
         users.append(user(f"{node_id}/{service.name}.nk", may))
-    taps = [user("tap.nk", permissions.of_tap())]
+    apart = {
+        "CLIENT": user("client.nk", permissions.of_client()),
+        "TAP": user("tap.nk", permissions.of_tap()),
+    }
     configs = [folder / CONFIG_FILE, folder / LEAF_CONFIG_FILE]
     for config in configs:
         leaf = config.name == LEAF_CONFIG_FILE
         making = config.with_suffix(".new")
-        making.write_text(authorization.render(users, taps, account, leaf=leaf))
+        making.write_text(authorization.render(users, apart, account, leaf=leaf))
         making.replace(config)
     operator = (folder / "operator.nk").read_bytes().strip()
     write_secret(folder / LEAF_KEY_FILE, b"nkey: " + operator + b"\n")

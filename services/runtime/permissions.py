@@ -1,8 +1,10 @@
 """What each user of the bus may say and hear, from the table of subjects and the routes. Pure.
 
 An origin's services run on a machine that already holds the model; a node's distributor is trusted
-with its own part and no more. Whoever only looks has an account of its own: a JetStream request may
-name any subject for its answer, so that within one account a reader could have the server publish.
+with its own part and no more. A JetStream request may name any subject for its answer, so that a
+reader could have the server publish what it put into a stream before, as a fact of somebody else's.
+So people, who look and ask, have accounts of their own; a node's key reads facts as JSON by the
+stream's leader, which is no fact, and what direct gets it may, holds nothing that it can write.
 """
 
 from collections.abc import Iterable
@@ -32,7 +34,7 @@ _DOCUMENTS = f"OBJ_{names.DOCUMENTS_BUCKET}"
 _NODES = f"KV_{names.NODES_BUCKET}"
 _GRANTS = f"KV_{names.GRANTS_BUCKET}"
 # The newest fact of a subject; many facts, or whether there is one; how many there are, and when.
-_LOOK = f"{_API}.DIRECT.GET.{names.FACTS_STREAM}.>"
+_LOOK = f"{_API}.STREAM.MSG.GET.{names.FACTS_STREAM}"
 _SCAN = f"{_API}.DIRECT.GET.{names.FACTS_STREAM}"
 _COUNT = f"{_API}.STREAM.INFO.{names.FACTS_STREAM}"
 _DOCUMENT = (f"{_API}.DIRECT.GET.{_DOCUMENTS}", f"{_API}.DIRECT.GET.{_DOCUMENTS}.>")
@@ -85,18 +87,14 @@ def of_service(service: Service, node_id: str) -> Permissions:
 
 def of_client() -> Permissions:
     """Asking for models, cancelling, looking: what the command line does besides provisioning."""
-    publish = [*_reads_of_all(), *(c.where() for c in COMMANDS)]
+    publish = [*_reads_from_apart(), *(c.where() for c in COMMANDS)]
     publish += [endpoint.subject for endpoint in ENDPOINTS]
     return _sorted(publish, [*map(inbox, (*_CONSOLES, "client")), "williw.>"])
 
 
 def of_tap() -> Permissions:
-    """Looking and nothing else, from an account of its own.
-
-    A stream's info is answered for the asker's account, so it is not to be had from there.
-    """
-    publish = [subject for subject in _reads_of_all() if ".INFO." not in subject]
-    publish += [api.subject for api in ASKING_ONLY]
+    """Looking and nothing else."""
+    publish = [*_reads_from_apart(), *(api.subject for api in ASKING_ONLY)]
     return _sorted(publish, [*map(inbox, _CONSOLES), "williw.>"])
 
 
@@ -123,9 +121,12 @@ def covers(pattern: str, subject: str) -> bool:
     return len(tokens) == len(asked)
 
 
-def _reads_of_all() -> tuple[str, ...]:
-    """Facts, documents and nodes, which hold no secret: tokens are in the grants."""
-    return (_SCAN, _LOOK, _COUNT, *_DOCUMENT, _NODE_LIST)
+def _reads_from_apart() -> tuple[str, ...]:
+    """Facts, documents and nodes, which hold no secret: tokens are in the grants.
+
+    Only direct gets: everything else of JetStream's is answered for the asker's own account.
+    """
+    return (_SCAN, f"{_SCAN}.>", *_DOCUMENT, _NODE_LIST)
 
 
 def _read(service: Service) -> list[str]:
@@ -133,7 +134,7 @@ def _read(service: Service) -> list[str]:
     ends_jobs = any(route.subject is SHARD_DELIVERED for route in service.routes)
     return [
         _LOOK,
-        _SCAN,
+        *([_SCAN] if ends_jobs or service.name != "distributor" else ()),
         *([_COUNT] if ends_jobs or service.name == "requester" else ()),
         *(_DOCUMENT if service.name in _READ_DOCUMENTS else ()),
         *([_NODE_LIST] if service.name in _LIST_NODES else ()),
@@ -182,12 +183,15 @@ def _kept(service: str, node_id: str) -> list[str]:
         found += [f"$O.{names.DOCUMENTS_BUCKET}.{kind}.*" for kind in ("C", "M")]
     if service == "distributor":
         above = f"$KV.{names.NODES_BUCKET}"
-        found += [f"{_API}.STREAM.INFO.{_NODES}", f"{_API}.DIRECT.GET.{_NODES}.{above}.*"]
+        found += [f"{_API}.STREAM.INFO.{_NODES}", f"{_API}.STREAM.MSG.GET.{_NODES}"]
         found.append(f"{above}.{node_id}")
     owner = {"distributor": node_id, "splitter": "*"}.get(service)
     if owner is not None:
         key = f"$KV.{names.GRANTS_BUCKET}.{owner}.*"
-        found += [f"{_API}.STREAM.INFO.{_GRANTS}", f"{_API}.DIRECT.GET.{_GRANTS}.{key}"]
+        # A direct get names the key in its subject, where it can be held to the node's own.
+        mine = (f"STREAM.INFO.{_GRANTS}", f"DIRECT.GET.{_GRANTS}.{key}")
+        reads = (f"STREAM.MSG.GET.{_GRANTS}",) if service == "splitter" else mine
+        found += [f"{_API}.{read}" for read in reads]
         found += [key] if service == "splitter" else []
     return found
 

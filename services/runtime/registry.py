@@ -1,20 +1,23 @@
 """The registry of live nodes and the grants of a delivery: key-value buckets whose keys expire."""
 
+import re
 import secrets
 
 import structlog
 from nats.aio.client import Client
-from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NotFoundError
+from nats.js.errors import APIError, KeyNotFoundError, NotFoundError
 from nats.js.kv import KeyValue
 
 from messages.failures import Passing
 from messages.ids import JobId, NodeId, is_id
 from messages.nodes import NodeEntry
 from messages.wire import Undecodable, decode, encode
-from services.runtime import names, stored
+from services.runtime import incoming, names, stored
 from services.runtime.connection import BUS_TROUBLE
 
 log = structlog.get_logger()
+_TOKEN_BYTES = 32
+_TOKEN = re.compile(rb"[A-Za-z0-9_-]{43}")
 
 
 class _Bucket:
@@ -51,18 +54,29 @@ class _Bucket:
             raise Passing(f"bucket {self._name} not read: {type(error).__name__}") from error
         return value or None
 
+    async def by_leader(self, key: str) -> stored.Stored | None:
+        """What is stored last under the key, a deletion's marker included, with its own headers."""
+        return await stored.newest(self._js, f"KV_{self._name}", f"$KV.{self._name}.{key}")
+
     async def put(self, key: str, value: bytes) -> None:
-        try:
-            await (await self._open()).put(key, value)
-        except BUS_TROUBLE as error:
-            raise Passing(f"bucket {self._name} not written: {type(error).__name__}") from error
+        await self._store(key, value, None)
 
     async def create(self, key: str, value: bytes) -> bool:
-        """Whether `value` became the key's first value."""
+        """Whether `value` became the key's first value; a deletion's marker is one, too.
+
+        The library would read what is there, by a direct get.
+        """
+        return await self._store(key, value, {names.EXPECTED_SEQUENCE: "0"})
+
+    async def _store(self, key: str, value: bytes, headers: dict[str, str] | None) -> bool:
+        """Whether the value was stored; false where the key has one and `headers` want none."""
+        subject, stream = f"$KV.{self._name}.{key}", f"KV_{self._name}"
         try:
-            await (await self._open()).create(key, value)
-        except KeyWrongLastSequenceError:
-            return False
+            await self._js.publish(subject, value, headers=headers, stream=stream)
+        except APIError as error:
+            if error.err_code == names.WRONG_LAST_SEQUENCE:
+                return False
+            raise Passing(f"bucket {self._name} not written: {error.description}") from error
         except BUS_TROUBLE as error:
             raise Passing(f"bucket {self._name} not written: {type(error).__name__}") from error
         return True
@@ -97,8 +111,8 @@ class Registry:
 
     async def node(self, node_id: NodeId) -> NodeEntry | None:
         """One live node's entry, or None."""
-        body = await self._bucket.get(node_id)
-        return None if body is None else decode(body, NodeEntry)
+        found = await self._bucket.by_leader(node_id)
+        return decode(found.data, NodeEntry) if found is not None and found.data else None
 
     async def announce(self, entry: NodeEntry) -> None:
         """Say that this node lives; the entry expires `node.expires_s` after the last time."""
@@ -121,18 +135,27 @@ class Grants:
     async def grant(self, node_id: NodeId, job_id: JobId) -> str:
         """The token that `node_id` shows for the bytes of `job_id`: made once, then the same."""
         key = f"{node_id}.{job_id}"
-        token = secrets.token_urlsafe(32)
+        token = secrets.token_urlsafe(_TOKEN_BYTES)
         if await self._bucket.create(key, token.encode()):
             return token
-        return await self.token(node_id, job_id) or await self._renewed(key)
+        found = await self._bucket.by_leader(key)
+        known = "" if found is None or incoming.sent_on(found.headers) else _token(found.data)
+        return known or await self._renewed(key)
 
     async def token(self, node_id: NodeId, job_id: JobId) -> str | None:
         """The token granted, or None."""
         value = await self._bucket.get(f"{node_id}.{job_id}")
-        return None if value is None else value.decode()
+        return None if value is None else _token(value) or None
 
     async def _renewed(self, key: str) -> str:
-        """An expired key refuses `create`, since its marker is its last value: put it anew."""
-        token = secrets.token_urlsafe(32)
+        """Put it anew: the marker of an expired key refuses `create`, and so does what somebody
+        had the server publish there before, whose bytes they may know.
+        """
+        token = secrets.token_urlsafe(_TOKEN_BYTES)
         await self._bucket.put(key, token.encode())
         return token
+
+
+def _token(value: bytes) -> str:
+    """A token of ours; empty where it is anything else."""
+    return value.decode() if _TOKEN.fullmatch(value) else ""

@@ -1,22 +1,85 @@
-"""Reading what a stream holds by batched direct gets: no consumer is made, nothing is created.
+"""Reading what a stream holds: no consumer is made, nothing is created.
 
-A reader so needs one permission, `$JS.API.DIRECT.GET.<stream>`, and cannot have the server push
-what is stored to a subject again and again.
+A direct get has the server publish the stored body itself to whatever subject the reader names, so
+only whom one trusts with that may ask so, or who does from an account of its own. To everybody else
+the stream's leader answers with the message in JSON, its headers as they are stored.
 """
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import anyio
 import structlog
 from nats.aio.client import Client
+from nats.js.client import JetStreamContext
+from nats.js.errors import NotFoundError
 
 from messages.failures import Passing
 from services.runtime.connection import BUS_TROUBLE
 
 log = structlog.get_logger()
 _BATCH = 256
+_NO_RESULTS = "404"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A message of a stream: its bytes, headers, place, and Unix seconds of its storing.
+
+    Of one read by a direct get no headers are told: the answer's own would hide some of them.
+    """
+
+    data: bytes
+    headers: Mapping[str, str]
+    sequence: int
+    at: float
+
+
+async def newest(
+    js: JetStreamContext, stream: str, chosen: str, *, apart: bool = False
+) -> Stored | None:
+    """The newest message of a filter, or None; by the leader, unless the reader stands `apart`.
+
+    Passing where the bus does not answer.
+    """
+    try:
+        raw = await js.get_last_msg(stream, chosen, direct=apart)
+    except NotFoundError:
+        return None
+    except BUS_TROUBLE as error:
+        raise Passing(f"the bus did not answer: {type(error).__name__}") from error
+    at = 0.0 if raw.time is None else raw.time.timestamp()
+    return Stored(raw.data or b"", {} if apart else raw.headers or {}, raw.seq or 0, at)
+
+
+async def at(js: JetStreamContext, stream: str, sequence: int) -> float:
+    """When a message was stored, as Unix seconds; Passing where it is not to be had."""
+    try:
+        raw = await js.get_msg(stream, sequence, direct=True)
+    except (NotFoundError, *BUS_TROUBLE) as error:
+        raise Passing(f"the bus did not answer: {type(error).__name__}") from error
+    return 0.0 if raw.time is None else float(raw.time.timestamp())
+
+
+async def one_of(
+    client: Client, stream: str, subjects: Sequence[str], *, timeout_s: float = 5.0
+) -> tuple[str, bytes] | None:
+    """One of the messages stored on these subjects, with its subject, by a direct get; or None."""
+    question = json.dumps({"multi_last": subjects}).encode()
+    try:
+        answer = await client.request(f"$JS.API.DIRECT.GET.{stream}", question, timeout=timeout_s)
+    except BUS_TROUBLE as error:
+        raise Passing(f"the bus did not answer: {type(error).__name__}") from error
+    headers = answer.headers or {}
+    status = headers.get("Status")
+    if status == _NO_RESULTS:
+        return None
+    if status is not None:
+        raise Passing(f"the bus refused a read: status {status}")
+    return headers["Nats-Subject"], answer.data
 
 
 async def messages(
@@ -67,3 +130,11 @@ async def unsubscribed(subscription: Any) -> None:
             await subscription.unsubscribe()
     except BUS_TROUBLE as error:
         log.debug("unsubscribing failed", error=type(error).__name__)
+
+
+def unix_s(stamp: str | None) -> float:
+    """Seconds of an RFC 3339 time with nanoseconds, which datetime reads to microseconds."""
+    if not stamp:
+        return 0.0
+    whole, _, fraction = stamp.rstrip("Z").partition(".")
+    return datetime.fromisoformat(f"{whole}.{(fraction + '000000')[:6]}+00:00").timestamp()

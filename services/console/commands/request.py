@@ -68,9 +68,9 @@ async def _request(wanted: ModelRequest, wait: bool, reach: Reach) -> int:
     if wanted.job_id is None:
         raise ValueError("the command gives each request an id")
     async with reached(reach) as bus:
-        await bus.send(wanted, MODEL_REQUEST, message_id=f"request-{wanted.job_id}")
+        stored = await bus.send(wanted, MODEL_REQUEST, message_id=f"request-{wanted.job_id}")
         if reach.json:
-            at = await bus.facts.now()
+            at = await bus.facts.stored_at(stored)
             say_json({"type": "ModelRequest", "job_id": wanted.job_id, "at": at})
         else:
             say(wanted.job_id)

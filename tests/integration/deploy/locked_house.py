@@ -70,7 +70,12 @@ async def everybody(
         for node_id, build in _ALL:
             await stack.enter_async_context(acting(locked, house.of(node_id), build, refused))
         client = await stack.enter_async_context(
-            open_bus(shown(base, locked, "client"), "williw-console", on_closed=refused.append)
+            open_bus(
+                shown(base, locked, "client"),
+                "williw-console",
+                on_closed=refused.append,
+                apart=True,
+            )
         )
         await announced(operator)
         yield house, House(client, base, root, sections or {})

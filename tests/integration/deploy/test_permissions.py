@@ -3,76 +3,30 @@
 import json
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import anyio
 import pytest
-from nats.aio.client import Client
 
 from messages.ids import JobId, NodeId
 from messages.subjects import API_NODES, JOB_ENDED, MODEL_REQUEST, SHARD_DELIVERED
-from services.runtime import connection, names, provision
+from services.runtime import names
 from services.runtime.bus import Bus
 from tests.bus_fixture import entry
-from tests.integration.deploy.conftest import NODE, ORIGIN, LockedNats, services_with_settings
-
-USERS = {
-    "tap": "williw-console",
-    "client": "williw-console",
-    **{
-        f"{ORIGIN}/{service}": f"{service}-{ORIGIN}"
-        for service in (
-            "requester", "downloader", "profiler", "uploader", "planner", "splitter", "distributor",
-        )
-    },
-    f"{NODE}/distributor": f"distributor-{NODE}",
-}  # fmt: skip
-
-
-@asynccontextmanager
-async def opened(locked: LockedNats, user: str) -> AsyncIterator[tuple[Client, list[str]]]:
-    """A connection of this user, and what the server refused it so far."""
-    refused: list[str] = []
-    client = await connection.connect(
-        locked.settings(user).bus, USERS.get(user, "williw-console"), on_closed=refused.append
-    )
-    try:
-        yield client, refused
-    finally:
-        await client.close()
+from tests.integration.deploy.conftest import NODE, ORIGIN, LockedNats
+from tests.integration.deploy.users import (
+    USERS,
+    opened,
+    provisioned,
+    refused_publish,
+    refused_subscribe,
+)
 
 
 @pytest.fixture
 async def operator(locked: LockedNats) -> AsyncIterator[Bus]:
-    """The operator's connection to a bus that it has provisioned."""
-    async with opened(locked, "operator") as (client, _):
-        bus = Bus(client)
-        settings = locked.settings("operator")
-        await provision.provision_storage(bus, settings)
-        for service, own in services_with_settings(locked.url):
-            await provision.provision_consumers(bus, own, [service])
+    """The operator, who has provisioned."""
+    async with provisioned(locked) as bus:
         yield bus
-
-
-async def refused_publish(client: Client, refused: list[str], subject: str) -> bool:
-    refused.clear()
-    await client.publish(subject, b"{}")
-    return await _refused(client, refused, "publish")
-
-
-async def refused_subscribe(client: Client, refused: list[str], subject: str) -> bool:
-    refused.clear()
-    await client.subscribe(subject)
-    return await _refused(client, refused, "subscription")
-
-
-async def _refused(client: Client, refused: list[str], what: str) -> bool:
-    """The server tells of a refusal before it answers the flush; the client a moment later."""
-    await client.flush()
-    with anyio.move_on_after(0.5):
-        while not refused:  # noqa: ASYNC110  # filled by the client's error callback
-            await anyio.sleep(0.01)
-    return any(f"permissions violation for {what}" in text.lower() for text in refused)
 
 
 @pytest.mark.parametrize("user", sorted(USERS))
@@ -97,7 +51,7 @@ async def test_each_user_is_refused_what_is_not_its_own(
     ]
     async with opened(locked, user) as (client, refused):
         for subject in foreign:
-            if user.endswith("splitter") and subject.endswith(f"{names.GRANTS_BUCKET}.>"):
+            if user.endswith("splitter") and subject.endswith(".MSG.GET.KV_williw_grants"):
                 continue  # it makes the grants
             assert await refused_publish(client, refused, subject), subject
         for subject in ("$KV.>", "_INBOX_distributor-node_099.>", "$JS.>", ">"):
@@ -151,7 +105,7 @@ async def test_a_tap_sees_everything_and_cannot_publish_even_by_having_the_serve
     await operator.registry.announce(entry(NODE))
     before = await _stored(operator)
     async with opened(locked, "tap") as (client, refused):
-        bus = Bus(client)
+        bus = Bus(client, apart=True)
         heard: list[str] = []
 
         async def hear(message: object) -> None:

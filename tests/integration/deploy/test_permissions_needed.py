@@ -127,7 +127,8 @@ async def everything(
         await work_that_is_over(house.bus, facts)
         await unreadable(house.bus, facts)
         tap = shown(house.settings, locked, "tap")
-        async with open_bus(tap, "williw-console", on_closed=refused.append) as looking:
+        heard = refused.append
+        async with open_bus(tap, "williw-console", on_closed=heard, apart=True) as looking:
             await looking.ask(API_STATUS, JobQuery(job_id=facts[0].job_id))
             await looking.ask(API_PLAN, JobQuery(job_id=facts[0].job_id))
             await looking.ask(API_NODES, NodesQuery())
@@ -206,8 +207,14 @@ async def _at_work(bus: Bus) -> bool:
 
 
 async def unreadable(bus: Bus, facts: list[Fact]) -> None:
-    """What nobody can read, on each subject: dead letters, and endings where it names a job."""
+    """What nobody can read, on each subject: dead letters, and endings where it names a job.
+
+    The job has ended, so that each ending is refused, and the one that stands read.
+    """
     job_id = JobId("job-unreadable")
+    for fact in facts:
+        if isinstance(fact, JobCompleted):
+            await bus.facts.say(msgspec.structs.replace(fact, job_id=job_id))
     subjects = {MODEL_REQUEST.where(), JOB_CANCEL.where(job_id=job_id)}
     for fact in facts:
         if not isinstance(fact, JobCompleted):

@@ -120,7 +120,7 @@ async def opened(locked: LockedNats, root: Path, seen: Seen) -> AsyncIterator[Op
         for node_id, build in asked:
             await stack.enter_async_context(acting(locked, house.of(node_id), build, []))
         client = await stack.enter_async_context(
-            open_bus(shown(base, locked, "client"), "williw-console")
+            open_bus(shown(base, locked, "client"), "williw-console", apart=True)
         )
         yield Open(operator, House(client, base, house.root, roots), seen)
 

@@ -11,7 +11,10 @@ from messages.base import Fact
 from messages.ids import JobId
 from messages.jobs import ModelRequest, ModelRequested
 from messages.subjects import (
+    API_NODES,
     API_REQUEST,
+    API_STATUS,
+    JOB_ENDED,
     MODEL_DOWNLOADED,
     MODEL_REQUEST,
     MODEL_REQUESTED,
@@ -104,6 +107,19 @@ async def test_a_stored_request_that_a_reader_has_sent_to_an_endpoint_starts_no_
         with anyio.fail_after(30):
             await bus.facts.wait(MODEL_REQUESTED, job_id=last.job_id)
     assert await stored(bus) == before + 2
+
+
+async def test_an_answer_that_would_go_to_a_subject_of_the_stream_is_not_given(
+    bus: Bus, settings: Settings
+) -> None:
+    ended = JOB_ENDED.where(origin="node_001", job_id="mine", generation=1)
+    async with running(bus, settings, build(settings, bus)):
+        for body in (b"{}", b"nonsense"):
+            await bus.client.publish(API_STATUS.subject, body, reply=ended)
+        await bus.client.publish(API_STATUS.subject, b"{}")
+        # Asked after them and answered.
+        await bus.ask(API_NODES, API_NODES.question())
+    assert await bus.facts.last(JOB_ENDED, job_id="mine") is None
 
 
 async def _left(bus: Bus) -> int:

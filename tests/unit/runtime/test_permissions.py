@@ -90,8 +90,8 @@ def test_commands_are_the_clients_and_a_tap_says_nothing() -> None:
 
 def test_an_account_keeps_what_it_stores_and_a_leaf_asks_the_hub() -> None:
     user = authorization.User("x", "UKEY", Permissions(("$JS.API.INFO", "a.b"), ("c",)))
-    hub = authorization.render([user], [], "TEAM")
-    leaf = authorization.render([user], [], "TEAM", leaf=True)
+    hub = authorization.render([user], {"TAP": user}, "TEAM")
+    leaf = authorization.render([user], {"TAP": user}, "TEAM", leaf=True)
     assert "jetstream: enabled" in hub
     assert "jetstream: enabled" not in leaf
     domain = f'"$JS.{authorization.HUB_DOMAIN}.API.INFO"'
