@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import nats.errors
+import structlog
 from nats.aio.client import Client
 
 from config.settings import Settings
@@ -21,6 +22,8 @@ from services.runtime.connection import BUS_TROUBLE, connect
 from services.runtime.documents import KEPT_S, Documents
 from services.runtime.factlog import FactLog
 from services.runtime.registry import Grants, Registry
+
+log = structlog.get_logger()
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
@@ -127,4 +130,12 @@ async def open_bus(
         yield Bus(client, kept_s=settings.bus.max_age_s, apart=apart)
     finally:
         closing = True
+        await _closed(client)
+
+
+async def _closed(client: Client) -> None:
+    """Close the connection; a server that is away takes no farewell, and none is needed."""
+    try:
         await client.close()
+    except BUS_TROUBLE as error:
+        log.warning("bus away at the end", error=type(error).__name__)
