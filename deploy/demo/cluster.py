@@ -237,7 +237,7 @@ def _run(asked: argparse.Namespace, folder: Path) -> int:
         models=_models(asked.models, asked.times, folder / "models"),
     )
     members = Members(origins=house.origin_ids, nodes=house.node_ids)
-    made = authorizing.write_auth(folder / "auth", load.load(environ={}), members, "WILLIW")
+    made = authorizing.write_auth(folder / "auth", load.load(environ={}), members)
     say(f"{len(made['keys'])} keys, and what each may say and hear, below {folder}/auth")
     demo = Demo(house, servers, deaths=not asked.no_deaths)
     return anyio.run(demo.run, asked.timeout_s, backend="asyncio")

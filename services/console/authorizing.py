@@ -1,8 +1,9 @@
 """Keys and permissions of the bus's users, written before there is a bus to reach."""
 
-import re
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from config.settings import Settings
 from services.console import cluster_secrets, members
@@ -14,36 +15,32 @@ from services.runtime import keys
 from services.runtime.bus import unconnected
 from services.runtime.service import Service
 
-_ACCOUNT = re.compile(r"[A-Z][A-Z0-9_]{0,31}")
-
 
 def write_auth(
-    folder: Path, settings: Settings, asked: Members, account: str, *, kubernetes: bool = False
+    folder: Path, settings: Settings, asked: Members, *, kubernetes: bool = False
 ) -> dict[str, Any]:
     """Write every user's key and the server's accounts below `folder`; what was made, for people.
 
-    Nodes that `folder` already has keys for stay, so that adding one locks no other out; with
-    `kubernetes` all of them as Secrets too. Usage for an account's name that a server's
-    configuration could not hold, or a folder not to be written.
+    Nodes that `folder` already has keys for stay, and so does its account, so that adding one
+    locks no other out; with `kubernetes` all of them as Secrets too. Usage for another account than
+    the folder's, or a folder not to be written.
     """
-    if not _ACCOUNT.fullmatch(account):
-        raise Usage(
-            f"{account[:40]!r} is no name for an account", advice="capitals, digits and _: TEAM_A"
-        )
     known = _known(folder)
     if not (asked.origins or asked.nodes or known.origins or known.nodes):
-        asked = Members(origins=(settings.node.node_id,))
+        asked = replace(asked, origins=(settings.node.node_id,))
     both = set(asked.node_ids) & {*asked.origin_ids, *known.origin_ids}
     if both:
         raise Usage(f"{min(both)} is an origin: its distributor has a key already")
     everyone = members.joined(known, asked)
+    everyone = everyone if everyone.account else replace(everyone, account=members.ACCOUNT)
     try:
-        *seeds, config = keys.write(folder, _services(settings, everyone), account)
+        *seeds, config = keys.write(folder, _services(settings, everyone), everyone.account)
         members.write(folder / members.FILE, everyone)
         secrets = [cluster_secrets.write(folder, everyone)] if kubernetes else []
     except OSError as error:
         raise Usage(f"{folder}: {error.strerror}", advice="name a directory to write in") from None
     return {
+        "account": everyone.account,
         "config": str(config),
         "keys": [str(seed) for seed in seeds],
         "members": str(folder / members.FILE),
@@ -54,11 +51,21 @@ def write_auth(
 
 
 def _known(folder: Path) -> Members:
-    """Whom `folder` has keys of, by their machines' names where it has those too."""
+    """Whose keys `folder` has, by their machines' names where it has those too."""
     origins, nodes = keys.known(folder)
-    found = Members(origins=origins, nodes=nodes)
     file = folder / members.FILE
-    return members.joined(found, members.read(file)) if file.exists() else found
+    listed = members.read(file) if file.exists() else Members()
+    account = listed.account or _account(folder)
+    return members.joined(Members(account=account, origins=origins, nodes=nodes), listed)
+
+
+def _account(folder: Path) -> str:
+    """The account of the keys in `folder` whose list does not name it, as lists once did not."""
+    try:
+        name = (folder / keys.CONFIG_FILE).read_text().partition(": {")[0]
+    except OSError:
+        return ""
+    return name if members.is_account(name) else ""
 
 
 def _services(settings: Settings, everyone: Members) -> list[tuple[Service, Settings]]:
@@ -76,7 +83,7 @@ def _services(settings: Settings, everyone: Members) -> list[tuple[Service, Sett
 def tell(made: dict[str, Any]) -> None:
     """What was written, and what to do with it."""
     say("keys (each readable by its owner only):\n  " + "\n  ".join(made["keys"]))
-    say(f"accounts for the server: {made['config']}")
+    say(f"accounts for the server, {made['account']} and its taps': {made['config']}")
     for file in made["kubernetes"]:
         say(f"Secrets: kubectl -n williw apply --server-side -f {file}")
     say(

@@ -26,7 +26,7 @@ def provision(
     origin: tuple[str, ...] = (),
     members: Path | None = None,
     auth: Path | None = None,
-    account: str = "WILLIW",
+    account: str | None = None,
     kubernetes: Annotated[bool, Parameter(negative="")] = False,
     reach: Asking = None,
 ) -> int:
@@ -51,18 +51,20 @@ def provision(
         the server's configuration, into this directory instead. Reaches no bus. Keys and nodes
         that the directory has already stay.
     account
-        With --auth, the account of the bus: one for each team.
+        With --auth, the account of the bus, one for each team: WILLIW unless it is named. A
+        directory keeps the account that it was made for.
     kubernetes
         With --auth, write DIR/kubernetes.json too: the keys as Secrets for `kubectl apply`.
     """
     reach = reach or Reach()
-    asked = Members(origins=origin, nodes=node)
+    asked = listing.named(origin, node, account)
     if members is not None:
         asked = listing.joined(listing.read(members), asked)
     if auth is not None:
-        return _authorize(auth, asked, account, kubernetes, reach)
-    if kubernetes:
-        raise Usage("--kubernetes writes keys: it needs --auth DIR")
+        return _authorize(auth, asked, kubernetes, reach)
+    if kubernetes or account is not None:
+        which = "--kubernetes" if kubernetes else "--account"
+        raise Usage(f"{which} is about keys: it needs --auth DIR")
     made = anyio.run(_provision, listing.joined(asked), reach, backend="asyncio")
     if reach.json:
         say_json({"type": "Provisioned", **made})
@@ -75,10 +77,8 @@ def provision(
     return EXIT_DONE
 
 
-def _authorize(folder: Path, asked: Members, account: str, kubernetes: bool, reach: Reach) -> int:
-    written = authorizing.write_auth(
-        folder, settings_of(reach), asked, account, kubernetes=kubernetes
-    )
+def _authorize(folder: Path, asked: Members, kubernetes: bool, reach: Reach) -> int:
+    written = authorizing.write_auth(folder, settings_of(reach), asked, kubernetes=kubernetes)
     if reach.json:
         say_json({"type": "Authorized", **written})
     else:

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from config import load
-from services.console import app, children, embedded
+from services.console import app, children, embedded, members
 from services.runtime import connection, keys
 from services.runtime.connection import BusUnreachable
 from tests.integration.deploy.conftest import wait_for_port
@@ -65,6 +65,11 @@ def test_another_node_locks_nobody_out(tmp_path: Path, capsys: pytest.CaptureFix
     [
         ("--origin", "../up"),
         ("--origin", "o", "--account", "team a"),
+        ("--origin", "o", "--account", ""),
+        ("--origin", "o", "--account", "SYS"),
+        ("--origin", "o", "--account", "TEAM_B_TAP"),
+        ("--origin", "o", "--node", "a.b", "--node", "a_b"),
+        ("--origin", "a.b", "--node", "a_b"),
         ("--origin", "o", "--node", "o"),
     ],
 )
@@ -73,6 +78,64 @@ def test_what_no_server_could_take_is_refused(
 ) -> None:
     assert authorize(tmp_path / "a", *words, capsys=capsys)[0] == 2
     assert not (tmp_path / "a").exists()
+
+
+def test_a_teams_account_stays_when_a_node_is_added(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--account", "TEAM_B", "--origin", "o-1", "--node", "n-1")
+    assert authorize(tmp_path, *words, capsys=capsys)[1]["account"] == "TEAM_B"
+    accounts = (tmp_path / keys.CONFIG_FILE).read_text()
+    code, made = authorize(tmp_path, "--node", "n-2", capsys=capsys)
+    assert (code, made["account"]) == (0, "TEAM_B")
+    again = (tmp_path / keys.CONFIG_FILE).read_text()
+    assert "WILLIW:" not in again
+    assert set(accounts.splitlines()) < set(again.splitlines())
+    assert "TEAM_B" in (tmp_path / keys.LEAF_CONFIG_FILE).read_text()
+
+
+def test_a_list_of_before_that_names_no_account_keeps_that_of_its_keys(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    authorize(tmp_path, "--account", "TEAM_B", "--origin", "o-1", capsys=capsys)
+    listed = json.loads((tmp_path / members.FILE).read_text())
+    del listed["account"]
+    (tmp_path / members.FILE).write_text(json.dumps(listed))
+    assert authorize(tmp_path, "--node", "n-2", capsys=capsys)[1]["account"] == "TEAM_B"
+    assert json.loads((tmp_path / members.FILE).read_text())["account"] == "TEAM_B"
+
+
+def test_another_account_for_the_same_keys_is_refused_and_changes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    authorize(tmp_path, "--origin", "o-1", capsys=capsys)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    assert app.run(["provision", "--auth", str(tmp_path), "--account", "TEAM_B"]) == 2
+    said = capsys.readouterr().err
+    assert "these keys are of account WILLIW, and TEAM_B is another" in said
+    assert "a directory of its own" in said
+    assert before == {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+
+
+def test_two_machines_that_become_one_id_are_named_both(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.run(["provision", "--auth", str(tmp_path), "--node", "a.b", "--node", "a_b"]) == 2
+    assert "'a.b' and 'a_b' both become the id 'a_b'" in capsys.readouterr().err
+
+
+def test_a_machine_that_has_a_key_may_be_named_by_its_id_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    authorize(tmp_path, "--origin", "o-1", "--node", "a.b", capsys=capsys)
+    code, made = authorize(tmp_path, "--node", "a_b", "--node", "a_b", capsys=capsys)
+    assert (code, made["nodes"]) == (0, ["a_b"])
+    assert members.read(tmp_path / members.FILE).nodes == ("a.b",)
+
+
+def test_an_account_without_keys_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.run(["provision", "--account", "TEAM_B", "--origin", "o-1"]) == 2
+    assert "--account is about keys: it needs --auth DIR" in capsys.readouterr().err
 
 
 async def test_two_teams_on_one_server_hear_nothing_of_each_other(

@@ -35,6 +35,13 @@ def test_a_machines_name_outlives_the_id_that_came_of_it() -> None:
     assert named.node_ids == ("gpu-1_example_com",)
 
 
+def test_members_of_two_accounts_are_not_one_house() -> None:
+    unnamed, ours = Members(nodes=("a",)), Members(account="OURS", nodes=("b",))
+    assert members.joined(unnamed, ours, ours) == Members(account="OURS", nodes=("a", "b"))
+    with pytest.raises(Usage, match="of account OURS, and THEIRS is another"):
+        members.joined(ours, unnamed, Members(account="THEIRS"))
+
+
 @pytest.mark.parametrize("name", ["", "../up", "a b", ".a", "a.", "a/b", "a\n", "x." * 120 + "x"])
 def test_a_text_that_names_nobody_is_refused(name: str) -> None:
     with pytest.raises(Usage):
@@ -42,13 +49,22 @@ def test_a_text_that_names_nobody_is_refused(name: str) -> None:
 
 
 def test_what_was_written_is_read_again(tmp_path: Path) -> None:
-    everyone = Members(origins=("o-1",), nodes=("gpu-1.example.com", "n_2"))
+    everyone = Members(account="TEAM_B", origins=("o-1",), nodes=("gpu-1.example.com", "n_2"))
     members.write(tmp_path / members.FILE, everyone)
     assert members.read(tmp_path / members.FILE) == everyone
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"nodes": [1]}', '{"node": ["a"]}', '{"nodes": ["../a"]}']
+    "text",
+    [
+        "",
+        "[]",
+        '{"nodes": [1]}',
+        '{"node": ["a"]}',
+        '{"nodes": ["../a"]}',
+        '{"nodes": ["a.b", "a_b"]}',
+        '{"account": "WILLIW_TAP"}',
+    ],
 )
 def test_a_file_that_is_no_list_of_members_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / members.FILE

@@ -202,6 +202,6 @@ def test_systemd_shows_a_service_the_key_that_is_written_for_it(tmp_path: Path) 
     place = Path(kept)
     assert place.parent == Path("/etc/williw/nats")
     settings = load.load(environ={}, overrides={"node": {"node_id": "o-1", "origin": True}})
-    authorizing.write_auth(tmp_path, settings, Members(origins=("o-1",)), "WILLIW")
+    authorizing.write_auth(tmp_path, settings, Members(origins=("o-1",)))
     written = {file.name for file in (tmp_path / "o-1").iterdir()}
     assert written == {place.name.replace("%i", service) for service in SERVICES}
