@@ -29,8 +29,8 @@ class Servers:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        ports = free_ports(6)
-        self._ports, self._routes = ports[:3], ports[3:]
+        ports = free_ports(9)
+        self._ports, self._routes, self._doors = ports[:3], ports[3:6], ports[6:]
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
@@ -75,10 +75,12 @@ class Servers:
         return self._folder / "logs" / f"{name}.log"
 
     def _configuration(self, name: str) -> str:
+        place = self.names.index(name)
         replaced = {
             "/var/lib/nats": str(self._folder / "store" / name),
             '"tls/': f'"{self._folder}/tls/',
-            "port: 6222": f'listen: "{_HOST}:{self._routes[self.names.index(name)]}"',
+            "port: 6222": f'listen: "{_HOST}:{self._routes[place]}"',
+            "port: 7422": f'listen: "{_HOST}:{self._doors[place]}"',
         }
         for peer, port in zip(self.names, self._routes, strict=True):
             replaced[f"nats-route://{peer}:6222"] = f"nats-route://{_HOST}:{port}"

@@ -26,7 +26,7 @@ from tests.integration.deploy.conftest import wait_for_port
 
 CONFIGS = Path(__file__).parents[3] / "deploy" / "nats"
 WILLIW = [sys.executable, "-m", "services.console"]
-ORIGIN, NODE = "node_001", "node_002"
+ORIGIN, NODE, FAR_NODE = "node_001", "node_002", "node_003"
 
 
 def free_ports(count: int) -> list[int]:
@@ -142,34 +142,72 @@ async def test_one_server_with_tls_and_keys(site: Site) -> None:
                 pass
 
 
-async def test_a_node_at_another_site_works_through_its_leaf(site: Site) -> None:
-    port, leaf_port, hub_port = free_ports(3)
-    hub, leaf = f"tls://127.0.0.1:{port}", f"nats://127.0.0.1:{leaf_port}"
+def door(port: int) -> dict[str, str]:
+    """Where leaves connect, in place of the configuration's port."""
+    return {"port: 7422": f'listen: "127.0.0.1:{port}"'}
+
+
+async def assigned_and_taken(operator: Bus, reader: Bus, node_id: str) -> None:
+    """The node's part, said at the hub, comes to the node through its leaf, and is acknowledged."""
+    assigned = NODE_ASSIGNED.where(node_id=node_id, job_id="job-1", generation=1)
+    await operator.client.jetstream().publish(assigned, b"{}")
+    taken = await reader.client.jetstream().pull_subscribe_bind(
+        f"distributor-node_assigned-{node_id}", stream=names.FACTS_STREAM
+    )
+    (message,) = await taken.fetch(1, timeout=30)
+    assert message.subject == assigned
+    await message.ack_sync(timeout=30)
+
+
+async def test_nodes_at_two_other_sites_work_through_a_leaf_each(site: Site) -> None:
+    port, one, other, hub_port = free_ports(4)
+    hub = f"tls://127.0.0.1:{port}"
     there = {"HUB": json.dumps(f"tls://127.0.0.1:{hub_port}")}
+    site.williw("--auth", str(site.folder / "auth"), "--node", FAR_NODE)
     with (
-        site.server("single.conf", port, replaced={"port: 7422": f"port: {hub_port}"}),
-        site.server("leaf.conf", leaf_port, environ=there),
+        site.server("single.conf", port, replaced=door(hub_port)),
+        site.server("leaf.conf", one, environ=there),
+        site.server("leaf.conf", other, environ=there),
     ):
-        site.williw(url=hub)
-        plain = site.settings(leaf, f"{NODE}/distributor")
+        site.williw("--node", FAR_NODE, url=hub)
         async with (
             open_bus(site.settings(hub, f"{ORIGIN}/requester"), f"requester-{ORIGIN}") as speaker,
-            open_bus(plain, f"distributor-{NODE}") as reader,
+            open_bus(site.settings(hub, "operator"), "operator") as operator,
+            open_bus(
+                site.settings(f"tls://127.0.0.1:{one}", f"{NODE}/distributor"),
+                f"distributor-{NODE}",
+            ) as near,
+            open_bus(
+                site.settings(f"tls://127.0.0.1:{other}", f"{FAR_NODE}/distributor"),
+                f"distributor-{FAR_NODE}",
+            ) as far,
         ):
-            await said_and_read(speaker, reader, "job-1")
-            assigned = NODE_ASSIGNED.where(node_id=NODE, job_id="job-1", generation=1)
-            async with open_bus(site.settings(hub, "operator"), "operator") as operator:
-                await operator.client.jetstream().publish(assigned, b"{}")
-            taken = await reader.client.jetstream().pull_subscribe_bind(
-                f"distributor-node_assigned-{NODE}", stream=names.FACTS_STREAM
-            )
-            (message,) = await taken.fetch(1, timeout=30)
-            assert message.subject == assigned
-            await message.ack_sync(timeout=30)
+            # Twice: two leaves that drive each other out take turns.
+            for turn in range(2):
+                await said_and_read(speaker, near, f"job-near-{turn}")
+                await said_and_read(speaker, far, f"job-far-{turn}")
+            await assigned_and_taken(operator, near, NODE)
+            await assigned_and_taken(operator, far, FAR_NODE)
+    logged = (site.folder / f"{port}.log").read_text()
+    assert logged.count("Leafnode connection created") == 2
+    assert "Duplicate" not in logged
+
+
+async def test_a_leafs_door_is_locked_to_whoever_does_not_speak_tls(site: Site) -> None:
+    port, hub_port = free_ports(2)
+    there = {"HUB": json.dumps(f"tls://127.0.0.1:{hub_port}")}
+    plain = {**site.environ(f"nats://127.0.0.1:{port}", f"{NODE}/distributor")}
+    plain["WILLIW_BUS_TLS_CA_FILE"] = ""
+    with site.server("leaf.conf", port, environ=there):
+        told = load.load(environ=plain, overrides={"bus": {"connect_timeout_s": 2.0}})
+        with pytest.raises(BusUnreachable):
+            async with open_bus(told, f"distributor-{NODE}"):
+                pass
 
 
 async def test_three_servers_keep_three_copies_and_outlive_one(site: Site) -> None:
-    ports, routes = free_ports(3), free_ports(3)
+    ports, routes, doors = free_ports(3), free_ports(3), free_ports(3)
+    (leaf,) = free_ports(1)
     url = ",".join(f"tls://127.0.0.1:{port}" for port in ports)
     with ExitStack() as servers:
         own = []
@@ -180,8 +218,9 @@ async def test_three_servers_keep_three_copies_and_outlive_one(site: Site) -> No
             }
             replaced["port: 6222"] = f'listen: "127.0.0.1:{routes[k]}"'
             server = site.server(
-                "cluster.conf", ports[k], "--name", f"nats-{k + 1}", replaced=replaced
-            )
+                "cluster.conf", ports[k], "--name", f"nats-{k + 1}",
+                replaced={**replaced, **door(doors[k])},
+            )  # fmt: skip
             own.append(servers.enter_context(ExitStack()))
             own[k].enter_context(server)
         environ = site.environ(url, "operator")
@@ -192,9 +231,14 @@ async def test_three_servers_keep_three_copies_and_outlive_one(site: Site) -> No
             assert [(c.setting, c.was, c.now) for c in changes] == 5 * [("num_replicas", 1, 3)]
             await copied(operator)
             await operator.facts.say(requested("job-1"))
-            own[0].close()
-            with anyio.fail_after(60):
-                await said_and_read_again(operator, "job-2")
+            there = {"HUB": json.dumps(f"tls://127.0.0.1:{doors[0]}")}
+            servers.enter_context(site.server("leaf.conf", leaf, environ=there))
+            node = site.settings(f"tls://127.0.0.1:{leaf}", f"{NODE}/distributor")
+            async with open_bus(node, f"distributor-{NODE}") as far:
+                await said_and_read(operator, far, "job-far")
+                own[0].close()
+                with anyio.fail_after(60):
+                    await said_and_read_again(operator, far, "job-2")
             read = await operator.facts.last(MODEL_REQUESTED, job_id=JobId("job-1"))
             assert read is not None
 
@@ -222,10 +266,10 @@ async def copied(bus: Bus) -> None:
             await anyio.sleep(0.1)
 
 
-async def said_and_read_again(bus: Bus, job: str) -> None:
+async def said_and_read_again(speaker: Bus, reader: Bus, job: str) -> None:
     while True:
         try:
-            await said_and_read(bus, bus, job)
+            await said_and_read(speaker, reader, job)
         except (Passing, *BUS_TROUBLE):
             await anyio.sleep(0.2)
         else:
