@@ -2,10 +2,16 @@
 
 import re
 import shutil
+import stat
 import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+
+from config import load
+from tests.integration.deploy import packed
 
 ROOT = Path(__file__).parents[3]
 SERVICES = {
@@ -99,16 +105,97 @@ def test_installing_again_changes_nothing_and_keeps_what_was_edited(tmp_path: Pa
     assert files(tmp_path) == before
 
 
-def test_the_installer_says_what_it_was_not_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "origin or node"),
+        (("origin", "node"), "an origin is a node too"),
+        (("origin", "--root"), "--root needs a value"),
+        (("node", "--wheel"), "--wheel needs a value"),
+        (("node", "--wheel", "absent.whl"), "absent.whl is no file"),
+        (("node", "--rot", "x"), "--rot is none of these"),
+    ],
+)
+def test_the_installer_says_what_it_was_not_told(
+    tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
     done = subprocess.run(
-        [ROOT / "deploy" / "systemd" / "install", "--root", tmp_path],
+        [ROOT / "deploy" / "systemd" / "install", "--root", tmp_path, *words],
         capture_output=True,
         text=True,
         check=False,
         timeout=100,
     )
     assert done.returncode == 2
-    assert "origin or node" in done.stderr
+    assert said in done.stderr
+    assert "usage: install" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def wheel_saying(folder: Path, text: str) -> Path:
+    """A wheel of williw's name and version, without dependencies, that says this."""
+    folder.mkdir()
+    file = folder / "williw-0.1.0-py3-none-any.whl"
+    metadata = "Metadata-Version: 2.1\nName: williw\nVersion: 0.1.0\nProvides-Extra: profile\n"
+    kind = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("said.py", f"print({text!r})\n")
+        archive.writestr("williw-0.1.0.dist-info/METADATA", metadata)
+        archive.writestr("williw-0.1.0.dist-info/WHEEL", kind)
+        archive.writestr("williw-0.1.0.dist-info/RECORD", "")
+    return file
+
+
+def test_a_new_wheel_of_the_same_version_takes_the_place_of_the_old(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    # As the installer makes it, but with this environment's pip: making one takes seconds.
+    environment = root / "opt" / "williw"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    packed.lend(environment, {"pip"})
+
+    def runs() -> str:
+        command = [str(environment / "bin" / "python"), "-c", "import said"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    old, new = wheel_saying(tmp_path / "old", "old"), wheel_saying(tmp_path / "new", "new")
+    assert f"installed {old}" in install(root, "--wheel", str(old), "origin")
+    assert runs() == "old\n"
+    assert install(root, "--wheel", str(old), "origin") == ""
+    told = install(root, "--wheel", str(new), "origin")
+    assert f"installed {new}" in told
+    assert "restart" in told
+    assert runs() == "new\n"
+    assert install(root, "--wheel", str(new), "origin") == ""
+
+
+@pytest.mark.parametrize("role", ["origin", "node"])
+def test_the_environment_is_written_once_and_each_of_its_lines_is_a_setting(
+    tmp_path: Path, role: str
+) -> None:
+    install(tmp_path, role)
+    file = tmp_path / "etc" / "williw" / "environment"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    lines = file.read_text().splitlines()
+    set_already = [line for line in lines if line and not line.startswith("#")]
+    assert set_already == (["WILLIW_NODE_ORIGIN=true"] if role == "origin" else [])
+    offered = dict(
+        line.removeprefix("#").split("=", 1) for line in lines if re.match(r"#?[A-Z_]+=", line)
+    )
+    settings = load.load(environ=offered)
+    assert (settings.node.node_id, settings.node.origin) == ("node-a", True)
+    assert settings.distributor.host == "0.0.0.0"
+    file.write_text("NODE_ID=mine\n")
+    install(tmp_path, role)
+    assert file.read_text() == "NODE_ID=mine\n"
+
+
+def test_whoever_stops_a_target_stops_the_services_it_started() -> None:
+    folder = ROOT / "deploy" / "systemd"
+    targets = {file.name for file in folder.glob("*.target")}
+    (parts,) = re.findall(r"^PartOf=(.*)$", (folder / "williw@.service").read_text(), re.MULTILINE)
+    assert set(parts.split()) == targets
+    for role in targets - {"williw.target"}:
+        assert "\nPartOf=williw.target\n" in (folder / role).read_text()
 
 
 def test_the_page_that_the_units_name_is_installed(installed: Path) -> None:
