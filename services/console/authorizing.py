@@ -1,5 +1,7 @@
 """Keys and permissions of the bus's users, written before there is a bus to reach."""
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +19,24 @@ from services.runtime.service import Service
 
 
 def write_auth(
-    folder: Path, settings: Settings, asked: Members, *, kubernetes: bool = False
+    folder: Path,
+    settings: Settings,
+    asked: Members,
+    *,
+    revoked: Sequence[str] = (),
+    kubernetes: bool = False,
 ) -> dict[str, Any]:
     """Write every user's key and the server's accounts below `folder`; what was made, for people.
 
     Nodes that `folder` already has keys for stay, and so does its account, so that adding one
-    locks no other out; with `kubernetes` all of them as Secrets too. Usage for another account than
-    the folder's, or a folder not to be written.
+    locks no other out; with `kubernetes` all of them as Secrets too. The `revoked` lose theirs, and
+    one that is asked for as well gets another. Usage for another account than the folder's, or a
+    folder not to be written.
     """
-    known = _known(folder)
+    known = members.without(_known(folder), revoked)
     if not (asked.origins or asked.nodes or known.origins or known.nodes):
+        if revoked:
+            raise Usage("nobody would be left", advice=f"without a house, remove {folder} itself")
         asked = replace(asked, origins=(settings.node.node_id,))
     both = set(asked.node_ids) & {*asked.origin_ids, *known.origin_ids}
     if both:
@@ -34,6 +44,8 @@ def write_auth(
     everyone = members.joined(known, asked)
     everyone = everyone if everyone.account else replace(everyone, account=members.ACCOUNT)
     try:
+        for node_id in map(members.id_of, revoked):
+            shutil.rmtree(folder / node_id)
         *seeds, config = keys.write(folder, _services(settings, everyone), everyone.account)
         members.write(folder / members.FILE, everyone)
         secrets = [cluster_secrets.write(folder, everyone)] if kubernetes else []
@@ -47,6 +59,7 @@ def write_auth(
         "kubernetes": [str(file) for file in secrets],
         "origins": list(everyone.origin_ids),
         "nodes": list(everyone.node_ids),
+        "revoked": sorted(map(members.id_of, revoked)),
     }
 
 
@@ -84,6 +97,8 @@ def tell(made: dict[str, Any]) -> None:
     """What was written, and what to do with it."""
     say("keys (each readable by its owner only):\n  " + "\n  ".join(made["keys"]))
     say(f"accounts for the server, {made['account']} and its taps': {made['config']}")
+    for node_id in made["revoked"]:
+        say(f"revoked: the keys of {node_id} as they were, once the server has loaded this")
     for file in made["kubernetes"]:
         say(f"Secrets: kubectl -n williw apply --server-side -f {file}")
     say(

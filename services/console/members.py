@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from config.machines import node_id_of
 from messages.ids import NodeId, is_id
@@ -79,6 +80,19 @@ def joined(*several: Members) -> Members:
         account="".join(accounts),
         origins=tuple(sorted(origins.values())),
         nodes=tuple(sorted(only)),
+    )
+
+
+def without(everyone: Members, names: Iterable[str]) -> Members:
+    """All but these; Usage for a name that is none of them."""
+    gone = set(map(id_of, names))
+    strangers = gone - {*everyone.origin_ids, *everyone.node_ids}
+    if strangers:
+        raise Usage(f"{min(strangers)} has no key here")
+    return replace(
+        everyone,
+        origins=tuple(name for name in everyone.origins if id_of(name) not in gone),
+        nodes=tuple(name for name in everyone.nodes if id_of(name) not in gone),
     )
 
 

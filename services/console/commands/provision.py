@@ -27,6 +27,7 @@ def provision(
     members: Path | None = None,
     auth: Path | None = None,
     account: str | None = None,
+    revoke: tuple[str, ...] = (),
     kubernetes: Annotated[bool, Parameter(negative="")] = False,
     reach: Asking = None,
 ) -> int:
@@ -53,6 +54,9 @@ def provision(
     account
         With --auth, the account of the bus, one for each team: WILLIW unless it is named. A
         directory keeps the account that it was made for.
+    revoke
+        With --auth, take these nodes' and origins' keys away; one named by --node or --origin as
+        well gets new ones. The server refuses the old ones once it has loaded its accounts again.
     kubernetes
         With --auth, write DIR/kubernetes.json too: the keys as Secrets for `kubectl apply`.
     """
@@ -61,10 +65,14 @@ def provision(
     if members is not None:
         asked = listing.joined(listing.read(members), asked)
     if auth is not None:
-        return _authorize(auth, asked, kubernetes, reach)
-    if kubernetes or account is not None:
-        which = "--kubernetes" if kubernetes else "--account"
-        raise Usage(f"{which} is about keys: it needs --auth DIR")
+        settings = settings_of(reach)
+        written = authorizing.write_auth(
+            auth, settings, asked, revoked=revoke, kubernetes=kubernetes
+        )
+        return _told(written, reach)
+    about_keys = {"--kubernetes": kubernetes, "--account": account is not None, "--revoke": revoke}
+    for option in (option for option, given in about_keys.items() if given):
+        raise Usage(f"{option} is about keys: it needs --auth DIR")
     made = anyio.run(_provision, listing.joined(asked), reach, backend="asyncio")
     if reach.json:
         say_json({"type": "Provisioned", **made})
@@ -77,8 +85,7 @@ def provision(
     return EXIT_DONE
 
 
-def _authorize(folder: Path, asked: Members, kubernetes: bool, reach: Reach) -> int:
-    written = authorizing.write_auth(folder, settings_of(reach), asked, kubernetes=kubernetes)
+def _told(written: dict[str, Any], reach: Reach) -> int:
     if reach.json:
         say_json({"type": "Authorized", **written})
     else:

@@ -1,12 +1,18 @@
 """`williw provision --auth` as a user meets it: keys, accounts, and a server that takes them."""
 
 import json
+import signal
 import socket
 import stat
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
+import nats
 import pytest
+from nats.aio.client import Client
 
 from config import load
 from services.console import app, children, embedded, members
@@ -21,6 +27,27 @@ def authorize(
     code = app.run(["provision", "--auth", str(folder), "--json", *more])
     out = capsys.readouterr().out
     return code, json.loads(out) if out else {}
+
+
+@contextmanager
+def serving(folder: Path, *auths: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A server with the accounts in these directories of `folder`; its address and process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = folder / "nats.conf"
+    included = "\n".join(f" include {auth}/{keys.CONFIG_FILE}" for auth in auths)
+    config.write_text(
+        f'listen: "127.0.0.1:{port}"\njetstream {{ store_dir: "{folder}/store" }}\n'
+        f"accounts {{\n{included}\n}}\n"
+    )
+    process = children.spawn([embedded.nats_server(), "-c", str(config)], folder / "nats.log")
+    try:
+        wait_for_port(port, folder / "nats.log")
+        yield f"nats://127.0.0.1:{port}", process
+    finally:
+        children.end(process)
+        process.wait(10)
 
 
 def test_every_service_of_every_node_gets_a_key_that_only_its_owner_reads(
@@ -138,23 +165,66 @@ def test_an_account_without_keys_is_refused(capsys: pytest.CaptureFixture[str]) 
     assert "--account is about keys: it needs --auth DIR" in capsys.readouterr().err
 
 
+async def test_a_revoked_node_is_put_out_at_the_next_reload_and_nobody_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    auth = tmp_path / "auth"
+    authorize(auth, "--origin", "o-1", "--node", "n-1", "--node", "n-2", capsys=capsys)
+    # What the node has keeps lying there.
+    for node in ("n-1", "n-2"):
+        (tmp_path / f"{node}.nk").write_bytes((auth / node / keys.NODE_KEY).read_bytes())
+    with serving(tmp_path, "auth") as (url, server):
+        gone = await once(url, tmp_path / "n-1.nk")
+        stays = await once(url, tmp_path / "n-2.nk")
+        code, made = authorize(auth, "--revoke", "n-1", capsys=capsys)
+        assert (code, made["nodes"], made["revoked"]) == (0, ["n-2"], ["n-1"])
+        assert not (auth / "n-1").exists()
+        server.send_signal(signal.SIGHUP)
+        with anyio.fail_after(30):
+            while not gone.is_closed:  # noqa: ASYNC110  # the server's doing
+                await anyio.sleep(0.02)
+        await stays.flush()
+        await stays.close()
+    accounts = (auth / keys.CONFIG_FILE).read_text()
+    assert keys.seed(tmp_path / "n-2.nk") in accounts
+    assert keys.seed(tmp_path / "n-1.nk") not in accounts
+
+
+async def once(url: str, key: Path) -> Client:
+    """A connection with this key that does not come back once it was lost."""
+    return await nats.connect(url, nkeys_seed=str(key), allow_reconnect=False)
+
+
+def test_a_key_named_in_both_is_made_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    authorize(tmp_path, "--origin", "o-1", "--node", "a.b", capsys=capsys)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*.nk")}
+    code, made = authorize(tmp_path, "--revoke", "a_b", "--node", "a.b", capsys=capsys)
+    assert (code, made["nodes"]) == (0, ["a_b"])
+    changed = {file for file, body in before.items() if file.read_bytes() != body}
+    assert changed == {tmp_path / "a_b" / keys.NODE_KEY}
+
+
+@pytest.mark.parametrize(
+    ("revoked", "said"), [("n-9", "n-9 has no key here"), ("o-1", "nobody would be left")]
+)
+def test_a_key_that_cannot_be_taken_away_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], revoked: str, said: str
+) -> None:
+    authorize(tmp_path, "--origin", "o-1", capsys=capsys)
+    assert app.run(["provision", "--auth", str(tmp_path), "--revoke", revoked]) == 2
+    assert said in capsys.readouterr().err
+    assert (tmp_path / "o-1" / keys.NODE_KEY).exists()
+
+
 async def test_two_teams_on_one_server_hear_nothing_of_each_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for team in ("TEAM_A", "TEAM_B"):
         authorize(tmp_path / team, "--account", team, "--origin", "o-1", capsys=capsys)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    config = tmp_path / "nats.conf"
-    config.write_text(
-        f'listen: "127.0.0.1:{port}"\njetstream {{ store_dir: "{tmp_path}/store" }}\n'
-        f"accounts {{\n include TEAM_A/{keys.CONFIG_FILE}\n include TEAM_B/{keys.CONFIG_FILE}\n}}\n"
-    )
-    process = children.spawn([embedded.nats_server(), "-c", str(config)], tmp_path / "nats.log")
-    try:
-        wait_for_port(port, tmp_path / "nats.log")
-        bus = {"url": f"nats://127.0.0.1:{port}", "connect_timeout_s": 5.0}
+    with serving(tmp_path, "TEAM_A", "TEAM_B") as (url, _):
+        bus = {"url": url, "connect_timeout_s": 5.0}
         heard: list[str] = []
 
         async def hear(message: object) -> None:
@@ -179,6 +249,3 @@ async def test_two_teams_on_one_server_hear_nothing_of_each_other(
             await connection.connect(load.load(environ={}, overrides={"bus": bus}).bus, "nobody")
         for client in clients.values():
             await client.close()
-    finally:
-        children.end(process)
-        process.wait(10)
