@@ -214,6 +214,8 @@ def main(arguments: Sequence[str]) -> int:
     asked = parser.parse_args(arguments)
     if not 1 <= asked.origins <= asked.nodes:
         parser.error("--origins must be 1 to --nodes")
+    if asked.times < 1:
+        parser.error("--times must be 1 or more: without a job there is nothing to show")
     reaching.quiet()
     try:
         if asked.home is None:

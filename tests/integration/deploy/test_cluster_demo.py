@@ -90,6 +90,16 @@ def test_ten_jobs_on_eight_nodes(tmp_path: Path) -> None:
     check(tmp_path, 10, within_s=280)
 
 
+@pytest.mark.parametrize("words", [("--times", "0"), ("--origins", "3", "--nodes", "2")])
+def test_a_demonstration_of_nothing_is_refused_before_anything_starts(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    with demonstrated(tmp_path, "a-model", *words) as (process, out):
+        assert process.wait(60) == 2
+    assert re.search(r"error: --(times|origins) must be 1", out.read_text())
+    assert not (tmp_path / "home").exists()
+
+
 def test_told_to_stop_it_ends_every_process(tmp_path: Path) -> None:
     with demonstrated(tmp_path, *models(tmp_path, 1), "--nodes", "2", "--origins", "1") as (
         process,
