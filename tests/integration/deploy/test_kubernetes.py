@@ -15,11 +15,14 @@ from config.settings import Settings
 from services.console.household import SERVICES
 
 FOLDER = Path(__file__).parents[3] / "deploy" / "kubernetes"
-OVERLAYS = ("origin", "nodes", "cluster")
+OVERLAYS = ("origin", "nodes", "gpu", "cluster")
 KUBERNETES = "1.32"
 # Not Kubernetes' own kind, so that its schemas do not know it.
 FOREIGN = {"ScaledObject"}
-OTHERS_NAMES = {"NODE_ID", "POD_IP", "HF_HOME", "HF_TOKEN_PATH", "HF_HUB_DISABLE_TELEMETRY"}
+OTHERS_NAMES = {
+    "NODE_ID", "POD_IP", "HF_HOME", "HF_TOKEN_PATH", "HF_HUB_DISABLE_TELEMETRY",
+    "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES",
+}  # fmt: skip
 
 pytestmark = pytest.mark.skipif(
     shutil.which("kubectl") is None, reason="kubectl renders the manifests, and it is not here"
@@ -28,8 +31,13 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module", params=OVERLAYS)
 def objects(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+    return rendered(request.param)
+
+
+def rendered(overlay: str) -> list[dict[str, Any]]:
+    """The objects of an overlay as kubectl makes them."""
     done = subprocess.run(
-        ["kubectl", "kustomize", FOLDER / "overlays" / request.param],
+        ["kubectl", "kustomize", FOLDER / "overlays" / overlay],
         capture_output=True,
         text=True,
         check=False,
@@ -140,3 +148,50 @@ def test_every_setting_is_one_that_config_knows(objects: list[dict[str, Any]]) -
         values = {e["name"]: e.get("value", "stands-for-it") for e in container["env"]}
         assert values.keys() <= known
         load.load(environ={**environ(objects), **values})
+
+
+def allowed_on(pod: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Whether a pod may run on a machine with these labels."""
+    affinity = pod.get("affinity", {}).get("nodeAffinity", {})
+    terms = affinity.get("requiredDuringSchedulingIgnoredDuringExecution", {})
+    holds = {
+        "In": lambda one: labels.get(one["key"]) in one["values"],
+        "NotIn": lambda one: labels.get(one["key"]) not in one["values"],
+    }
+    return all(
+        holds[one["operator"]](one)
+        for term in terms.get("nodeSelectorTerms", ())
+        for one in term["matchExpressions"]
+    )
+
+
+def test_no_machine_is_announced_by_two_distributors(objects: list[dict[str, Any]]) -> None:
+    announcing = {
+        w["metadata"]["name"]: (w["spec"]["template"]["metadata"]["labels"], pod)
+        for w, pod in pods(objects)
+        if any(container["name"] == "distributor" for container in pod["containers"])
+    }
+    for labels in ({}, {"williw/role": "origin"}, {"williw/role": "other"}):
+        allowed = [name for name, (_, pod) in announcing.items() if allowed_on(pod, labels)]
+        assert len(allowed) == 1
+    own, origin = announcing["williw-origin"]
+    (apart,) = origin["affinity"]["podAntiAffinity"][
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    ]
+    assert apart["topologyKey"] == "kubernetes.io/hostname"
+    assert apart["labelSelector"]["matchLabels"].items() <= own.items()
+
+
+def test_with_gpus_a_distributor_goes_where_gpus_keep_others_away_and_sees_them() -> None:
+    (pod,) = (p for w, p in pods(rendered("gpu")) if w["kind"] == "DaemonSet")
+    (other,) = (p for w, p in pods(rendered("nodes")) if w["kind"] == "DaemonSet")
+    assert pod["tolerations"] == [
+        {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    ]
+    assert pod["runtimeClassName"] == "nvidia"
+    (container,), (plain,) = pod["containers"], other["containers"]
+    seen = {e["name"]: e.get("value") for e in container["env"]}
+    assert seen["NVIDIA_VISIBLE_DEVICES"] == "all"
+    # It takes no GPU away from the engines.
+    assert container["resources"] == plain["resources"]
+    assert [e for e in container["env"] if not e["name"].startswith("NVIDIA_")] == plain["env"]
