@@ -17,7 +17,7 @@ from messages.metadata import ModelMetadata
 from messages.nodes import Node
 from messages.plans import SplitPlan, SplitPlanned
 from messages.state import Said
-from messages.subjects import JOB_ENDED, SPLIT_PLANNED
+from messages.subjects import JOB_ENDED, METADATA_READY, SPLIT_PLANNED
 from messages.wire import encode
 from services.runtime.documents import Documents
 from services.runtime.factlog import FactLog
@@ -105,13 +105,16 @@ class Watch:
         for job_id, planned in list(self._running.items()):
             if lost.isdisjoint(planned.node_ids) or self._tried.get(job_id) == live:
                 continue
-            self._tried[job_id] = live
             try:
                 await self._plan_anew(planned, {e.node.node_id: e.node for e in entries})
+            except Passing as error:  # tried again at the next look, and holds no other job up
+                log.debug("waiting for the bus", job_id=job_id, error=str(error))
+                continue
             except Permanent as refusal:
                 log.warning("no plan without the lost nodes yet", job_id=job_id, why=refusal.reason)
+            self._tried[job_id] = live
 
-    async def _plan_anew(self, planned: SplitPlanned, nodes: Mapping[NodeId, Node]) -> None:
+    async def _plan_anew(self, planned: SplitPlanned, live: Mapping[NodeId, Node]) -> None:
         # Only this generation's end counts: a job that was tried again has one that ended before.
         this = {"job_id": planned.job_id, "generation": planned.generation}
         if await self._facts.last(JOB_ENDED, **this) is not None:
@@ -124,7 +127,7 @@ class Watch:
             replan,
             old,
             metadata,
-            tuple(nodes.values()),
+            await self._eligible(planned.job_id, live),
             planned.request.policy,
             self._settings,
             origin=planned.origin,
@@ -141,6 +144,14 @@ class Watch:
             plan=await self._documents.put(encode(plan), f"{plan.plan_id}.json"),
         )
         self.learn(await self._facts.say(fact))
+
+    async def _eligible(self, job_id: JobId, live: Mapping[NodeId, Node]) -> tuple[Node, ...]:
+        """Live nodes; where the job came with nodes of its own, those of them, as it gave them."""
+        ready = await self._facts.last(METADATA_READY, job_id=job_id)
+        given = ready.fact.available_nodes if ready is not None else None
+        if given is None:
+            return tuple(live.values())
+        return tuple(node for node in given if node.node_id in live)
 
     async def _learn(self, facts: AsyncIterator[Said[Any]]) -> None:
         async for said in facts:
