@@ -1,12 +1,14 @@
 """One planning case, made ready for the strategies; and what a strategy hands back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import msgspec
 
 from messages.ids import NodeId
 from messages.metadata import Block, ModelMetadata
 from messages.nodes import Node
-from messages.plans import Assignment
+from messages.plans import Assignment, SplitPlan
 from messages.wishes import Strategy, Wishes
 from services.planner import metadata as meta
 from services.planner.selection import Policy, Selection, offered_bytes, select
@@ -54,15 +56,24 @@ def case_of(
     wishes: Wishes,
     policy: Policy,
     origin: NodeId | None = None,
+    running: SplitPlan | None = None,
 ) -> Case:
-    """The case, with metadata and wishes checked and nodes selected; raises as `plan_split`."""
+    """The case, with metadata and wishes checked and nodes selected; raises as `plan_split`.
+
+    The nodes of a plan that is `running` keep their place in it: however busy they are they may
+    take part, and their part fits on their disk, which may be full because it lies there.
+    """
     meta.check(metadata)
-    selection = select(nodes, wishes, policy)
     blocks = meta.blocks_of(metadata)
+    tie = meta.tie_of(metadata, blocks)
+    held = held_bytes(running, blocks, tie) if running is not None else {}
+    if held:
+        nodes = [_with_room(node, held) for node in nodes]
+    selection = select(nodes, wishes, policy, held)
     return Case(
         metadata=metadata,
         blocks=blocks,
-        tie=meta.tie_of(metadata, blocks),
+        tie=tie,
         nodes=tuple(sorted(nodes, key=lambda node: node.node_id)),
         selection=selection,
         offered={n.node_id: offered_bytes(n, wishes, policy) for n in selection.nodes},
@@ -70,3 +81,22 @@ def case_of(
         policy=policy,
         origin=origin,
     )
+
+
+def held_bytes(plan: SplitPlan, blocks: Sequence[Block], tie: meta.Tie) -> dict[NodeId, int]:
+    """The weights that each node of the plan has on its disk, or will have."""
+    return {a.node_id: weights_of(a, blocks, tie) for a in plan.assignments}
+
+
+def weights_of(a: Assignment, blocks: Sequence[Block], tie: meta.Tie) -> int:
+    """The bytes of weights in a stage; all it holds, where it has no range of blocks."""
+    if not a.end_block:
+        return a.memory_bytes
+    tied = tie.size_bytes if a.end_block == len(blocks) and a.start_block > tie.block else 0
+    return sum(block.weight_bytes for block in blocks[a.start_block : a.end_block]) + tied
+
+
+def _with_room(node: Node, held: Mapping[NodeId, int]) -> Node:
+    if node.disk_bytes is None or held.get(node.node_id, 0) <= node.disk_bytes:
+        return node
+    return msgspec.structs.replace(node, disk_bytes=held[node.node_id])

@@ -26,7 +26,7 @@ from services.planner.chains import Chain, Stage
 from services.planner.keeping import Keeping
 from services.planner.latency import cheapest
 from services.planner.line import Line, Offer, line_of, work_cap
-from services.planner.plan import plan_split
+from services.planner.plan import place
 from services.planner.selection import Policy, offers_of
 from services.planner.validate import check_plan
 
@@ -52,12 +52,12 @@ def replan(
     Its bottleneck is at most 1.05 times the best, and among the orders considered it moves the
     fewest bytes; `moved_bytes` are the weights that a node needs and did not hold under `old`.
     """
-    best = plan_split(metadata, nodes, wishes, policy, origin=origin)
-    case = case_of(metadata, nodes, wishes, policy, origin)
+    case = case_of(metadata, nodes, wishes, policy, origin, running=old)
+    best = assemble(case, place(case))
     plan = best
     if best.strategy == "pipeline" and best.replicas == old.replicas == 1 and not wishes.order:
         plan = _with_fewest_moves(case, old, best)
-        check_plan(plan, case)
+    check_plan(plan, case)
     return msgspec.structs.replace(
         plan,
         plan_id=_plan_id(old, plan),

@@ -1,8 +1,10 @@
 """Which nodes may take part: thresholds on what they report, and the wishes that name them."""
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+
+import msgspec
 
 import config.settings
 from messages.ids import NodeId
@@ -27,9 +29,12 @@ class Selection:
     rejected: dict[NodeId, tuple[str, ...]]
 
 
-def select(nodes: Sequence[Node], wishes: Wishes, policy: Policy) -> Selection:
+def select(
+    nodes: Sequence[Node], wishes: Wishes, policy: Policy, keep: Collection[NodeId] = ()
+) -> Selection:
     """The nodes that may take part, sorted by id.
 
+    No threshold applies to those of `keep`: a running plan's own work is what makes them busy.
     Raises BadNodes for an id given twice, ImpossibleWish where a wish names an unknown or rejected
     node, NoNodes where none is left.
     """
@@ -43,8 +48,8 @@ def select(nodes: Sequence[Node], wishes: Wishes, policy: Policy) -> Selection:
     named = {*wishes.require, *wishes.order, *(pin.node_id for pin in wishes.pins)}
     for name in sorted(named - by_id.keys()):
         raise ImpossibleWish(f"the wish names {name}, which is no live node")
-    reasons = [(n.node_id, why) for n in nodes if (why := reasons_against(n, wishes, policy))]
-    rejected = dict(sorted(reasons))
+    reasons = [(n.node_id, reasons_against(n, wishes, policy, keep)) for n in nodes]
+    rejected = {node_id: why for node_id, why in sorted(reasons) if why}
     for name in sorted({*wishes.require, *(pin.node_id for pin in wishes.pins)} & rejected.keys()):
         raise ImpossibleWish(
             f"{name} is wished for but cannot take part: {', '.join(rejected[name])}"
@@ -55,9 +60,12 @@ def select(nodes: Sequence[Node], wishes: Wishes, policy: Policy) -> Selection:
     return Selection(tuple(by_id[node_id] for node_id in eligible), rejected)
 
 
-def reasons_against(node: Node, wishes: Wishes, policy: Policy) -> tuple[str, ...]:
+def reasons_against(
+    node: Node, wishes: Wishes, policy: Policy, keep: Collection[NodeId] = ()
+) -> tuple[str, ...]:
     """Every reason why the node is not used; a figure it does not report is no reason."""
-    reasons = [] if _figures(node) == _UNREPORTED else _beyond_thresholds(node, policy)
+    unjudged = node.node_id in keep or _figures(node) == _UNREPORTED
+    reasons = [] if unjudged else _beyond_thresholds(node, policy)
     if node.node_id in wishes.exclude:
         reasons.append("excluded by request")
     if wishes.order and node.node_id not in wishes.order:
@@ -79,6 +87,12 @@ def _beyond_thresholds(node: Node, policy: Policy) -> list[str]:
         )
         if value is not None and (value > limit if above else value < limit)
     ]
+
+
+def idle(node: Node, node_id: NodeId) -> Node:
+    """Another node of this kind that nothing keeps busy."""
+    load = dict.fromkeys(("gpu_percent", "cpu_percent", "memory_percent", "battery_percent"))
+    return msgspec.structs.replace(node, node_id=node_id, **load)
 
 
 def offered_bytes(node: Node, wishes: Wishes, policy: Policy) -> int:
