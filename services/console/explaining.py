@@ -61,6 +61,8 @@ class Case:
 
     def compared(self, plan: SplitPlan) -> dict[str, Any]:
         """The plan for the nodes as they are listed, beside `plan` for the changed ones."""
+        from services.planner.goal import times_as_good
+
         try:
             listed = self.plan(self.nodes)
         except Permanent as refusal:
@@ -69,9 +71,7 @@ class Case:
             "bottleneck_s": listed.bottleneck_s,
             "latency_s": listed.latency_s,
             "throughput_per_s": listed.throughput_per_s,
-            "faster": plan.throughput_per_s / listed.throughput_per_s
-            if listed.throughput_per_s
-            else None,
+            "faster": times_as_good(plan, listed),
         }
 
 
@@ -92,7 +92,8 @@ def tell(
         say(f"\nwith the nodes as listed: impossible: {listed['refused']}")
     else:
         faster = "" if listed["faster"] is None else f"; changed, {listed['faster']:.3f} times that"
-        say(f"\nwith the nodes as listed: bottleneck {listed['bottleneck_s']:.4g} s{faster}")
+        goal = "latency" if explanation.objective == "latency" else "bottleneck"
+        say(f"\nwith the nodes as listed: {goal} {listed[f'{goal}_s']:.4g} s{faster}")
 
 
 def draw(plan: SplitPlan, picture: Path | None) -> None:

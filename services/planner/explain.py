@@ -1,7 +1,7 @@
 """Why a plan is as it is, and what another set of nodes would bring: a pure value, and its text."""
 
+import functools
 from collections.abc import Sequence
-from typing import Literal
 
 import msgspec
 
@@ -10,21 +10,24 @@ from messages.ids import NodeId
 from messages.metadata import ModelMetadata
 from messages.nodes import Node
 from messages.plans import Assignment, Backup, Rejection, SplitPlan
-from messages.wishes import Wishes
+from messages.wishes import Objective, Wishes
+from services.planner.assemble import assemble
+from services.planner.binding import Binding, binding
 from services.planner.case import Case, case_of
-from services.planner.plan import plan_split
-from services.planner.selection import Policy
+from services.planner.goal import goal_of, objective_of, times_as_good
+from services.planner.plan import place
+from services.planner.selection import Policy, idle
+from services.planner.validate import check_plan
 
-Binding = Literal["compute", "memory", "disk", "neighbours"]
 _MOST_TRIALS = 8
-_AT_BOTTLENECK = 1e-3
 
 
 class StageReason(msgspec.Struct, frozen=True, kw_only=True):
     """What one node got, and what keeps it from taking one more block.
 
-    `binds`: `compute` (it would become slower than the bottleneck), `memory`, `disk`, or
-    `neighbours` (it could take more; the others are no slower without).
+    `binds`: `compute` (it would become slower than the bottleneck; for the least latency: slower
+    at that block than who has it), `memory`, `disk`, or `neighbours` (it could take more; nothing
+    would be faster).
     """
 
     node_id: NodeId
@@ -53,9 +56,13 @@ class WhatIf(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole answer. `faster` of a what-if is its throughput over the plan's own."""
+    """The whole answer. `faster` of a what-if: how many times as good, by the plan's `objective`.
+
+    That is its throughput over the plan's own, or the plan's latency over its own.
+    """
 
     plan_id: str
+    objective: Objective = "throughput"
     summary: str
     stages: tuple[StageReason, ...]
     left_out: tuple[Rejection, ...]
@@ -79,9 +86,10 @@ def explain(
     """Why `plan` is as it is. `add` and `without` ask for the best plan of other nodes.
 
     The next best plan is the best one that lacks a node of this plan; `one_more` tries one more
-    node like each of the strongest kinds. Pure; plans anew up to a dozen times.
+    node like each of the strongest kinds, idle. However busy its work keeps the plan's own nodes,
+    all these plans may use them. Pure; plans anew up to a dozen times.
     """
-    case = case_of(metadata, nodes, wishes, policy, origin)
+    case = case_of(metadata, nodes, wishes, policy, origin, running=plan)
 
     def trial(change: str, others: Sequence[Node], wish: Wishes = wishes) -> WhatIf:
         return _what_if(plan, change, metadata, others, wish, policy)
@@ -97,14 +105,15 @@ def explain(
         for a in losses
         if a.node_id not in needed and len(nodes) > 1
     ]
-    possible = [other for other in others if other.throughput_per_s is not None]
+    possible = [other for other in others if not other.refused]
     return Explanation(
         plan_id=plan.plan_id,
+        objective=objective_of(plan),
         summary=summary(plan),
         stages=tuple(_reason(plan, case, a) for a in plan.assignments),
         left_out=plan.rejected,
         backups=plan.backups,
-        next_best=max(possible, key=lambda o: o.throughput_per_s or 0.0, default=None),
+        next_best=max(possible, key=functools.partial(_goodness, objective_of(plan)), default=None),
         one_more=tuple(
             trial(f"one more like {like.node_id}", [*nodes, _twin(like, nodes)])
             for like in _kinds(case.selection.nodes)
@@ -120,13 +129,12 @@ def summary(plan: SplitPlan) -> str:
     good = "optimal" if plan.gap == 0 else f"within {plan.gap * 100:.3g} % of the bound"
     return (
         f"{plan.model_name}: {plan.strategy}, {chains} on {len(plan.assignments)} nodes, "
-        f"bottleneck {plan.bottleneck_s:.4g} s, {good} ({plan.proof}), "
-        f"{plan.hops_per_token} hops a token"
+        f"{goal_of(plan)}, {good} ({plan.proof}), {plan.hops_per_token} hops a token"
     )
 
 
 def _reason(plan: SplitPlan, case: Case, a: Assignment) -> StageReason:
-    binds, why = _binding(plan, case, a)
+    binds, why = binding(plan, case, a)
     return StageReason(
         node_id=a.node_id,
         stage=a.stage,
@@ -142,28 +150,6 @@ def _reason(plan: SplitPlan, case: Case, a: Assignment) -> StageReason:
     )
 
 
-def _binding(plan: SplitPlan, case: Case, a: Assignment) -> tuple[Binding, str]:
-    """What stops the node from taking the lighter of the blocks beside its own."""
-    if a.stage_s >= plan.bottleneck_s * (1 - _AT_BOTTLENECK):
-        return "compute", "it is the bottleneck"
-    first, last = a.start_block, a.end_block
-    beside = (*case.blocks[max(0, first - 1) : first], *case.blocks[last : last + 1])
-    if not beside or not last:
-        return "neighbours", "it holds all there is to hold"
-    block = min(beside, key=lambda b: b.weight_bytes + b.kv_bytes + b.activation_bytes)
-    more = a.memory_bytes + block.weight_bytes + block.kv_bytes + block.activation_bytes
-    offered = case.offered.get(a.node_id, 0)
-    if more > offered:
-        return "memory", f"{block.name} would need {more - offered} bytes more than it offers"
-    node = next((n for n in case.nodes if n.node_id == a.node_id), None)
-    if node is not None and node.disk_bytes is not None and more > node.disk_bytes:
-        return "disk", f"{block.name} would not fit on its disk"
-    longer = a.stage_s + (block.compute_required / node.compute_gflops if node else 0.0)
-    if longer > plan.bottleneck_s:
-        return "compute", f"{block.name} would make it the bottleneck at {longer:.4g} s"
-    return "neighbours", "it could take one more block, and nothing would be faster"
-
-
 def _what_if(
     plan: SplitPlan,
     change: str,
@@ -173,7 +159,9 @@ def _what_if(
     policy: Policy,
 ) -> WhatIf:
     try:
-        other = plan_split(metadata, nodes, wishes, policy)
+        case = case_of(metadata, nodes, wishes, policy, running=plan)
+        other = assemble(case, place(case))
+        check_plan(other, case)
     except Permanent as refusal:
         return WhatIf(change=change, refused=refusal.reason)
     return WhatIf(
@@ -181,9 +169,15 @@ def _what_if(
         bottleneck_s=other.bottleneck_s,
         latency_s=other.latency_s,
         throughput_per_s=other.throughput_per_s,
-        faster=other.throughput_per_s / plan.throughput_per_s if plan.throughput_per_s else None,
+        faster=times_as_good(other, plan),
         node_ids=tuple(a.node_id for a in other.assignments),
     )
+
+
+def _goodness(objective: Objective, other: WhatIf) -> float:
+    if objective == "latency":
+        return -(other.latency_s or 0.0)
+    return other.throughput_per_s or 0.0
 
 
 def _change(add: Sequence[Node], without: Sequence[NodeId]) -> str:
@@ -212,6 +206,4 @@ def _kinds(nodes: Sequence[Node]) -> list[Node]:
 def _twin(node: Node, nodes: Sequence[Node]) -> Node:
     taken = {n.node_id for n in nodes}
     names = (f"{node.node_id[:56]}-more{k or ''}" for k in range(len(nodes) + 1))
-    return msgspec.structs.replace(
-        node, node_id=NodeId(next(name for name in names if name not in taken))
-    )
+    return idle(node, NodeId(next(name for name in names if name not in taken)))

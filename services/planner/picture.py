@@ -3,7 +3,9 @@
 from html import escape
 
 from messages.plans import Assignment, SplitPlan
+from messages.wishes import Objective
 from services.planner.explain import Explanation, WhatIf
+from services.planner.goal import goal_of
 
 _WIDTH, _ROW, _LEFT, _TOP = 960, 28, 180, 56
 _COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#e45756", "#72b7b2", "#9d755d", "#eeca3b")
@@ -33,10 +35,10 @@ def text(explanation: Explanation) -> str:
     if explanation.backups:
         lines += ["", "standing by: " + ", ".join(b.node_id for b in explanation.backups)]
     if explanation.next_best:
-        lines += ["", "next best: " + _line(explanation.next_best)]
-    lines += [f"{_line(more)}" for more in explanation.one_more]
+        lines += ["", "next best: " + _line(explanation.next_best, explanation.objective)]
+    lines += [_line(more, explanation.objective) for more in explanation.one_more]
     if explanation.asked:
-        lines += ["", "as asked: " + _line(explanation.asked)]
+        lines += ["", "as asked: " + _line(explanation.asked, explanation.objective)]
     return "\n".join(lines)
 
 
@@ -62,7 +64,7 @@ def svg(plan: SplitPlan) -> str:
 def _title(plan: SplitPlan) -> str:
     chains = "1 chain" if plan.replicas == 1 else f"{plan.replicas} replicas"
     return (
-        f"{plan.model_name}: {plan.strategy}, {chains}, bottleneck {plan.bottleneck_s:.4g} s, "
+        f"{plan.model_name}: {plan.strategy}, {chains}, {goal_of(plan)}, "
         f"{plan.throughput_per_s:.4g} passes a second"
     )
 
@@ -84,9 +86,12 @@ def _row(plan: SplitPlan, a: Assignment, top: float, scale: float, count: int) -
     ]
 
 
-def _line(what: WhatIf) -> str:
+def _line(what: WhatIf, objective: Objective) -> str:
     if what.refused:
         return f"{what.change}: no plan: {what.refused}"
+    if objective == "latency":
+        sooner = "" if what.faster is None else f", {what.faster:.3g} x as soon"
+        return f"{what.change}: latency {what.latency_s:.4g} s{sooner}"
     gain = "" if what.faster is None else f", {what.faster:.3g} x the throughput"
     return f"{what.change}: bottleneck {what.bottleneck_s:.4g} s{gain}"
 
