@@ -23,7 +23,7 @@ from messages.metadata import ModelMetadata
 from messages.nodes import Node
 from messages.plans import SplitPlan
 from messages.wishes import Wishes
-from services.planner import balanced, greedy
+from services.planner import balanced, greedy, moves
 from services.planner import replan as replanning
 from services.planner.chains import NO_DEMANDS
 from services.planner.failures import Infeasible
@@ -230,11 +230,9 @@ def fewest_bytes(
     """The fewest bytes that any chain within 1.05 times the best moves: every set and order."""
     line = line_of(metadata.blocks)
     offers = offers_of(live, line.scale, lambda n: n.memory_bytes)
-    held = replanning.held_units(line, old, {o.node_id: k for k, o in enumerate(offers)})
+    held = moves.held_units(line, old.assignments, {o.node_id: k for k, o in enumerate(offers)})
     limit_s = best.bottleneck_s * replanning.SLOWER_AT_MOST
-    costs = [
-        replanning.move_costs(line, offer, held.get(k), limit_s) for k, offer in enumerate(offers)
-    ]
+    costs = [moves.move_costs(line, offer, held.get(k), limit_s) for k, offer in enumerate(offers)]
     return cheapest(line, NO_DEMANDS, range(len(offers)), costs)[1]
 
 
