@@ -27,6 +27,10 @@ _VISITS = (
     "moe_top_k",
 )
 _STATES = ("mamba_d_state", "ssm_state_size", "state_size", "linear_key_head_dim")
+_COUNTS = ("num_attention_heads", "n_head", "num_heads")
+_CACHED = ("num_key_value_heads", "num_kv_heads", "n_head_kv")
+_INNER = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
+_QUANTIZATIONS = ("quantization_config", "compression_config", "quantization")  # the last: MLX's
 _BITS = {"float64": 64, "float32": 32, "bfloat16": 16, "float16": 16}
 # Activation functions that transformers writes out, a tensor for each step; the others are fused.
 _WRITTEN_OUT = ("gelu_new", "gelu_fast", "quick_gelu", "gelu_accurate", "mish", "laplace")
@@ -42,12 +46,17 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     the layers of an encoder and of its decoder, 0 where the configuration does not say;
     `source_positions` what an audio encoder reads, whatever the sequence. `passes` is how often
     each stored layer runs, empty where each runs once (ALBERT: `layers` are its groups).
-    `state_width` is how many numbers a recurrent state keeps of each inner channel.
+    `state_width` is how many numbers a recurrent state keeps of each inner channel. `query_width`
+    and `cached_width` are heads × head dimension of queries and of keys, `inner_width` an MLP's:
+    for weights whose shapes cannot be read.
     """
 
     model_type: str
     names: tuple[str, ...]
     hidden: int
+    query_width: int
+    cached_width: int
+    inner_width: int
     layers: int
     top_k: int
     windows: tuple[int | None, ...]
@@ -74,12 +83,17 @@ def read_architecture(config: Config) -> Architecture:
     listed = config.get("architectures")
     names = tuple(map(str, listed)) if isinstance(listed, list) else ()
     dtype = text.get("dtype") or text.get("torch_dtype") or config.get("torch_dtype") or ""
-    quantization = config.get("quantization_config") or text.get("quantization_config") or {}
+    named = (part.get(key) for key in _QUANTIZATIONS for part in (config, text))
+    heads = _number(text, *_COUNTS)
+    width = _number(text, "head_dim") or _number(text, *_HIDDEN) // max(heads, 1)
     tied = config.get("tie_word_embeddings", text.get("tie_word_embeddings"))
     return Architecture(
         model_type=str(config.get("model_type") or "unknown"),
         names=names,
         hidden=_number(text, *_HIDDEN),
+        query_width=heads * width,
+        cached_width=(_number(text, *_CACHED) or heads) * width,
+        inner_width=_number(text, *_INNER),
         layers=layers,
         top_k=_most(text, *_VISITS),
         windows=tuple(_window(text, index) for index in range(min(layers, 10_000))),
@@ -88,7 +102,7 @@ def read_architecture(config: Config) -> Architecture:
         per_sequence_head=any(_PER_SEQUENCE.search(name) for name in names),
         element_bytes=_BITS.get(str(dtype).removeprefix("torch."), 0) // 8,
         inner_copies=4 if _activation(text) in _WRITTEN_OUT else 2,
-        quantization=quantization if isinstance(quantization, dict) else {},
+        quantization=next((found for found in named if isinstance(found, dict) and found), {}),
         shared_kv_layers=_number(text, "num_kv_shared_layers"),
         layer_types=tuple(map(str, kinds)) if isinstance(kinds, list) else (),
         depths=(

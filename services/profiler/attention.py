@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from services.profiler import flops
-from services.profiler.packed import Matrix
 from services.profiler.roles import attention_of, is_cross
 from services.profiler.tensors import Cost, Scene, Tensor
+from services.profiler.unpacked import Matrix
 
 ATTENTION = "shape+attention"
 

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 
 from services.profiler import flops
 from services.profiler.attention import ATTENTION, attention_modules, products
-from services.profiler.packed import Matrix
 from services.profiler.places import Place
 from services.profiler.roles import attention_of, is_cross, is_projection
 from services.profiler.tensors import Cost, Scene, Tensor
+from services.profiler.unpacked import Matrix
 
 SHAPE = "shape"
 ROUTED = "shape:routed"

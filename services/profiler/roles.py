@@ -17,7 +17,9 @@ _ATTENTION = re.compile(
 _CROSS = ("EncDecAttention", "encoder_attn", "cross_attn", "crossattention")
 _NORM = re.compile(r"(norm|layernorm|ln_\w+|ln|layer_norm\w*|\w+_norm)(\.(weight|bias))?$", re.I)
 _ROUTER = re.compile(r"(mlp|moe|block_sparse_moe|feed_forward)\.(gate|router)\b|(^|\.)router\b")
-_EXPERT = re.compile(r"(^|\.)experts\b")
+# MLX's name for experts, and Granite's, which stacks them in the block itself.
+_EXPERT = re.compile(r"(^|\.)(experts|switch_mlp)\b")
+_STACKED = re.compile(r"(^|\.)(input|output)_linear\b")
 _STATE = re.compile(r"(^|\.)(mamba|mixer|linear_attn|ssm|temporal_block|conv)\.")
 _LEAVES: dict[str, Role] = {
     **dict.fromkeys(("q_proj", "query", "q", "q_lin", "q_b_proj", "wq"), "query"),
@@ -60,7 +62,8 @@ def role_of(rest: str, rank: int) -> Role:
         return "state"
     attention = _ATTENTION.search(rest)
     if attention is None:
-        return "mlp" if rank <= 2 else "expert" if rank == 3 else "conv"
+        stacked = rank == 3 and _STACKED.search(rest)
+        return "mlp" if rank <= 2 else "expert" if stacked else "conv"
     return _LEAVES.get(_module(rest), "attention")
 
 

@@ -9,11 +9,13 @@ from services.profiler.architecture import Architecture, Config, read_architectu
 from services.profiler.blocks import TiedHead
 from services.profiler.costs import costs_of, tied_cost
 from services.profiler.families import FAMILIES, Family
-from services.profiler.packed import Stored, carriers, matrix_of
+from services.profiler.packed import Packing, matrix_of, packing_of
 from services.profiler.places import Place, Unplaced, place_all
+from services.profiler.promised import keep_promises
 from services.profiler.roles import Role, is_convolution, is_projection, is_turned, role_of
 from services.profiler.tensors import Cost, Scene, Tensor
 from services.profiler.ties import Ties, find_ties
+from services.profiler.unpacked import Stored
 from services.profiler.workload import Workload
 
 _LOOKUP = re.compile(r"embed|(^|\.)(wte|wpe|shared)\.|relative_attention_bias|position|cls_token")
@@ -54,20 +56,22 @@ def study(tensors: Iterable[StoredTensor], config: Config, work: Workload) -> St
         places = {name: Place("layer", 0, 0, name) for name in names}
     scene = Scene(architecture, family, _seen(stored, family, work))
     shapes = {t.name: Stored(t.shape, t.dtype) for t in stored}
-    companions = carriers(shapes)
-    placed = tuple(_tensor(t, places[t.name], shapes, companions, scene) for t in stored)
+    packing = packing_of(shapes, architecture.quantization)
+    placed = tuple(_tensor(t, places[t.name], shapes, packing, scene) for t in stored)
+    sizes = {t.name: t.size_bytes for t in stored}
+    placed, unread = keep_promises(placed, sizes, packing, architecture)
     ties = find_ties(frozenset(names), family, architecture)
     return Study(
         stored,
         placed,
         scene,
         costs_of(placed, scene),
-        companions,
+        packing.companions,
         ties,
         _tied(ties, shapes, scene),
         known,
         architecture.element_bytes or _element_bytes(stored),
-        warnings,
+        warnings + unread,
     )
 
 
@@ -104,25 +108,33 @@ def _tensor(
     stored: StoredTensor,
     place: Place,
     shapes: Mapping[str, Stored],
-    companions: Mapping[str, str],
+    packing: Packing,
     scene: Scene,
 ) -> Tensor:
-    role = _role(stored, place)
+    name, rank = stored.name, len(stored.shape)
+    role = _role(stored, place, rank)
+    if name in packing.modules:
+        # What a packer calls its own way is that layer's weight, a matrix however it is kept.
+        inside = len(name) - len(packing.modules[name])
+        place = place._replace(rest=f"{place.rest[:-inside]}.weight")
+        role = role if role == "lookup" else _role(stored, place, 2)
+    elif name in packing.companions:
+        role = _role(stored, place, min(rank, 2))
     matrix = None
-    if stored.name not in companions and _is_weight(stored.name):
+    if name not in packing.companions and name not in packing.unread and _is_weight(name):
         turned = is_turned(place.rest)
-        matrix = matrix_of(stored.name, shapes, scene.architecture.quantization, turned=turned)
-    return Tensor(stored.name, stored.shape, place, role, matrix)
+        matrix = matrix_of(name, shapes, scene.architecture.quantization, turned=turned)
+    return Tensor(name, stored.shape, place, role, matrix)
 
 
-def _role(stored: StoredTensor, place: Place) -> Role:
+def _role(stored: StoredTensor, place: Place, rank: int) -> Role:
     if place.part == "layer" and place.layer >= 0:
         if place.rest == stored.name and _LOOKUP.search(stored.name):
             return "lookup"
-        return role_of(place.rest, len(stored.shape))
+        return role_of(place.rest, rank)
     if place.part == "first" and not is_projection(place.rest):
-        return "conv" if is_convolution(place.rest, len(stored.shape)) else "lookup"
-    return "norm" if len(stored.shape) <= 1 else "other"
+        return "conv" if is_convolution(place.rest, rank) else "lookup"
+    return "norm" if rank <= 1 else "other"
 
 
 def _is_weight(name: str) -> bool:

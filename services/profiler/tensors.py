@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 from services.profiler.architecture import Architecture
 from services.profiler.families import Family
-from services.profiler.packed import Matrix
 from services.profiler.places import Place
 from services.profiler.roles import Role
+from services.profiler.unpacked import Matrix
 from services.profiler.workload import Workload
 
 

@@ -1,200 +1,18 @@
 """Headers as published quantized checkpoints have them: names, dtypes and shapes of a real size."""
 
-import json
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
-from messages.metadata import ModelMetadata
-from services.checkpoint.checkpoint import Checkpoint
-from services.checkpoint.headers import parse_header
-from services.profiler.metadata import About, build_metadata
-
-WIDTHS = {
-    "BF16": 2,
-    "F16": 2,
-    "F32": 4,
-    "F8_E4M3": 1,
-    "I8": 1,
-    "I32": 4,
-    "I64": 8,
-    "U8": 1,
-}
-HIDDEN, INNER, CACHED, VOCABULARY, GROUP = 4096, 14336, 1024, 128256, 128
-LINEAR = {
-    "self_attn.q_proj": (HIDDEN, HIDDEN),
-    "self_attn.k_proj": (CACHED, HIDDEN),
-    "self_attn.v_proj": (CACHED, HIDDEN),
-    "self_attn.o_proj": (HIDDEN, HIDDEN),
-    "mlp.gate_proj": (INNER, HIDDEN),
-    "mlp.up_proj": (INNER, HIDDEN),
-    "mlp.down_proj": (HIDDEN, INNER),
-}
-LLAMA = {
-    "model_type": "llama",
-    "architectures": ["LlamaForCausalLM"],
-    "hidden_size": HIDDEN,
-    "num_hidden_layers": 2,
-    "torch_dtype": "bfloat16",
-}
-Entry = tuple[str, str, tuple[int, ...]]
-Layout = Callable[[int, int], Iterator[Entry]]
-
-
-def plain(rows: int, columns: int) -> Iterator[Entry]:
-    yield "weight", "BF16", (rows, columns)
-
-
-def gptq(rows: int, columns: int) -> Iterator[Entry]:
-    """Packed along the inputs, eight to a word; some makers store a bias of noughts."""
-    yield "qweight", "I32", (columns // 8, rows)
-    yield "qzeros", "I32", (columns // GROUP, rows // 8)
-    yield "scales", "F16", (columns // GROUP, rows)
-    yield "g_idx", "I32", (columns,)
-    yield "bias", "F16", (rows,)
-
-
-def gptq_8(rows: int, columns: int) -> Iterator[Entry]:
-    yield "qweight", "I32", (columns // 4, rows)
-    yield "qzeros", "I32", (columns // GROUP, rows // 4)
-    yield "scales", "F16", (columns // GROUP, rows)
-    yield "g_idx", "I32", (columns,)
-
-
-def awq(rows: int, columns: int) -> Iterator[Entry]:
-    """Packed along the outputs."""
-    yield "qweight", "I32", (columns, rows // 8)
-    yield "qzeros", "I32", (columns // GROUP, rows // 8)
-    yield "scales", "F16", (columns // GROUP, rows)
-
-
-def nf4(rows: int, columns: int) -> Iterator[Entry]:
-    """Two to a byte in one column; scales of 64 are quantized again in blocks of 256."""
-    scales = rows * columns // 64
-    yield "weight", "U8", (rows * columns // 2, 1)
-    yield "weight.absmax", "U8", (scales,)
-    yield "weight.nested_absmax", "F32", (scales // 256,)
-    yield "weight.nested_quant_map", "F32", (256,)
-    yield "weight.quant_map", "F32", (16,)
-    yield "weight.quant_state.bitsandbytes__nf4", "U8", (88,)
-
-
-def fp4(rows: int, columns: int) -> Iterator[Entry]:
-    yield "weight", "U8", (rows * columns // 2, 1)
-    yield "weight.absmax", "F32", (rows * columns // 64,)
-    yield "weight.quant_map", "F32", (16,)
-    yield "weight.quant_state.bitsandbytes__fp4", "U8", (71,)
-
-
-def int8(rows: int, columns: int) -> Iterator[Entry]:
-    yield "weight", "I8", (rows, columns)
-    yield "SCB", "F32", (rows,)
-    yield "weight_format", "U8", ()
-
-
-def fp8_blocks(rows: int, columns: int) -> Iterator[Entry]:
-    """DeepSeek-V3's: a scale for each block of 128 by 128."""
-    yield "weight", "F8_E4M3", (rows, columns)
-    yield "weight_scale_inv", "F32", (-(-rows // 128), -(-columns // 128))
-
-
-def fbgemm(rows: int, columns: int) -> Iterator[Entry]:
-    """Llama-3.1-405B-FP8's: a scale a row, and a bound for those of the inputs."""
-    yield "weight", "F8_E4M3", (rows, columns)
-    yield "weight_scale", "F32", (rows, 1)
-    yield "input_scale_ub", "F32", (1,)
-
-
-def fp8_tensor(rows: int, columns: int) -> Iterator[Entry]:
-    yield "weight", "F8_E4M3", (rows, columns)
-    yield "weight_scale", "BF16", (1,)
-    yield "input_scale", "BF16", (1,)
-
-
-def pack_quantized(rows: int, columns: int) -> Iterator[Entry]:
-    yield "weight_packed", "I32", (rows, columns // 8)
-    yield "weight_scale", "BF16", (rows, columns // GROUP)
-    yield "weight_zero_point", "I32", (rows // 8, columns // GROUP)
-    yield "weight_shape", "I64", (2,)
-    yield "weight_g_idx", "I32", (columns,)
-
-
-def nvfp4_packed(rows: int, columns: int) -> Iterator[Entry]:
-    yield "weight_packed", "U8", (rows, columns // 2)
-    yield "weight_scale", "F8_E4M3", (rows, columns // 16)
-    yield "weight_global_scale", "F32", (1,)
-    yield "input_global_scale", "F32", (1,)
-
-
-def nvfp4(rows: int, columns: int) -> Iterator[Entry]:
-    """ModelOpt's, under the name of the plain weight."""
-    yield "weight", "U8", (rows, columns // 2)
-    yield "weight_scale", "F8_E4M3", (rows, columns // 16)
-    yield "weight_scale_2", "F32", ()
-    yield "input_scale", "F32", ()
-
-
-GROUPS = {"config_groups": {"group_0": {"weights": {"num_bits": 4, "group_size": GROUP}}}}
-LAYOUTS: dict[str, tuple[Layout, dict[str, Any]]] = {
-    "gptq": (gptq, {"quant_method": "gptq", "bits": 4, "group_size": GROUP, "desc_act": True}),
-    "gptq, 8 bit": (gptq_8, {"quant_method": "gptq", "bits": 8, "group_size": GROUP}),
-    "awq": (awq, {"quant_method": "awq", "bits": 4, "version": "gemm", "zero_point": True}),
-    "nf4": (nf4, {"quant_method": "bitsandbytes", "load_in_4bit": True}),
-    "fp4": (fp4, {"quant_method": "bitsandbytes", "load_in_4bit": True}),
-    "int8": (int8, {"quant_method": "bitsandbytes", "load_in_8bit": True}),
-    "fp8, blocks": (fp8_blocks, {"quant_method": "fp8", "weight_block_size": [128, 128]}),
-    "fp8, fbgemm": (fbgemm, {"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0}),
-    "fp8, a tensor": (fp8_tensor, {"quant_method": "compressed-tensors"}),
-    "pack-quantized": (pack_quantized, {"quant_method": "compressed-tensors"} | GROUPS),
-    "nvfp4-pack-quantized": (nvfp4_packed, {"quant_method": "compressed-tensors"} | GROUPS),
-    "nvfp4": (nvfp4, {"quant_method": "modelopt", "quant_algo": "NVFP4"}),
-}
-
-
-def llama(layout: Layout) -> Iterator[Entry]:
-    """Llama-3.1-8B's tensors, two layers of them."""
-    yield "model.embed_tokens.weight", "BF16", (VOCABULARY, HIDDEN)
-    for number in range(2):
-        at = f"model.layers.{number}"
-        for module, (rows, columns) in LINEAR.items():
-            for leaf, dtype, shape in layout(rows, columns):
-                yield f"{at}.{module}.{leaf}", dtype, shape
-        yield f"{at}.input_layernorm.weight", "BF16", (HIDDEN,)
-        yield f"{at}.post_attention_layernorm.weight", "BF16", (HIDDEN,)
-    yield "model.norm.weight", "BF16", (HIDDEN,)
-    yield "lm_head.weight", "BF16", (VOCABULARY, HIDDEN)
-
-
-def profiled(entries: Iterator[Entry], config: dict[str, Any]) -> ModelMetadata:
-    """The metadata of a file with this header, read as any file's is."""
-    header, reached = {}, 0
-    for name, dtype, shape in entries:
-        size = WIDTHS[dtype]
-        for dimension in shape:
-            size *= dimension
-        offsets = [reached, reached + size]
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": offsets}
-        reached += size
-    body = json.dumps(header).encode()
-    file = parse_header(body, 8 + len(body) + reached, "model.safetensors")
-    return build_metadata(Checkpoint({"model.safetensors": file}), config, About("org/name"))
-
-
-def check_companions(found: ModelMetadata, companions: set[str]) -> None:
-    """Every companion is with its carrier in one block, and every byte in exactly one."""
-    home = {name: block.name for block in found.blocks for name in block.tensors}
-    layers = {layer.name: layer for layer in found.layers}
-    assert home.keys() == layers.keys()
-    for name in companions:
-        carrier = layers[name].assigned_with
-        assert carrier is not None, name
-        assert layers[carrier].assigned_with is None
-        assert layers[carrier].compute_required > 0, carrier
-        assert home[name] == home[carrier]
-        assert layers[name].compute_required == 0
-    for block in found.blocks:
-        assert block.weight_bytes == sum(layers[name].size_bytes for name in block.tensors)
+from tests.unit.profiler.packers import LAYOUTS, Entry, fp8_blocks, plain
+from tests.unit.profiler.published import (
+    HIDDEN,
+    LINEAR,
+    LLAMA,
+    check_companions,
+    llama,
+    profiled,
+)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -223,7 +41,19 @@ def test_a_packed_tensor_is_with_its_companions_and_costs_what_it_means(name: st
 
 @pytest.mark.parametrize(
     ("name", "bits"),
-    [("gptq", 4.17), ("awq", 4.16), ("nf4", 4.13), ("int8", 8), ("fp8, blocks", 8), ("nvfp4", 4.5)],
+    [
+        ("gptq", 4.17),
+        ("gptq, 3 bit", 3.15),
+        ("awq", 4.16),
+        ("nf4", 4.13),
+        ("int8", 8),
+        ("fp8, blocks", 8),
+        ("nvfp4", 4.5),
+        ("aqlm", 2.27),
+        ("hqq", 4.5),
+        ("mlx", 4.5),
+        ("bitnet", 2),
+    ],
 )
 def test_a_layer_is_as_many_bits_as_it_is_stored_in(name: str, bits: float) -> None:
     layout, quantization = LAYOUTS[name]
