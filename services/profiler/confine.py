@@ -2,6 +2,8 @@
 
 Linux only (Landlock since 5.13, x86-64 and ARM64). Imported by the counting child as a plain file,
 before anything else is: standard library only. Nothing here can be undone by the process.
+What is given up: files outside, sockets, new programs and processes, and signals, limits and groups
+of other processes.
 """
 
 import ctypes
@@ -31,21 +33,48 @@ _READABLE = (
     "/dev/null",
     "/dev/urandom",
 )
-# socket, connect, execve, execveat, ptrace, process_vm_readv, io_uring_setup, kill, bpf
-_REFUSED = {
-    "x86_64": (0xC000003E, (41, 42, 59, 322, 101, 310, 425, 62, 321)),
-    "aarch64": (0xC00000B7, (198, 203, 221, 281, 117, 270, 425, 129, 280)),
-}
-_EPERM = 1
-_LOAD, _EQUAL, _ABOVE, _RETURN = 0x20, 0x15, 0x35, 0x06
+_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+# System calls by their numbers on x86-64 and ARM64, None where there is no such call.
+_REFUSED: tuple[tuple[int | None, int | None], ...] = (
+    (41, 198),  # socket
+    (42, 203),  # connect
+    (57, None),  # fork
+    (58, None),  # vfork
+    (59, 221),  # execve
+    (322, 281),  # execveat
+    (101, 117),  # ptrace
+    (310, 270),  # process_vm_readv
+    (311, 271),  # process_vm_writev
+    (425, 425),  # io_uring_setup
+    (321, 280),  # bpf
+    (62, 129),  # kill
+    (200, 130),  # tkill
+    (129, 138),  # rt_sigqueueinfo
+    (297, 240),  # rt_tgsigqueueinfo
+    (434, 434),  # pidfd_open
+    (424, 424),  # pidfd_send_signal
+    (438, 438),  # pidfd_getfd
+    (112, 157),  # setsid
+    (109, 154),  # setpgid
+    (160, 164),  # setrlimit
+    (272, 97),  # unshare
+    (308, 268),  # setns
+)
+_TGKILL, _PRLIMIT, _CLONE, _CLONE3, _FCNTL = (234, 131), (302, 261), (56, 220), (435, 435), (72, 25)
+_SETTING_OWNERS = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: whom input and output signal
+_CLONE_THREAD = 0x10000
+_EPERM, _ENOSYS = 1, 38
+_LOAD, _EQUAL, _ABOVE, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
+_ARGUMENTS = 16  # where they begin in what a filter sees, 8 bytes each
+_SCOPED = 0b11  # abstract sockets and signals, to processes outside
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def confine(scratch: str) -> str:
     """Confine this process to `scratch`; returns "" or why it could not be done."""
-    if platform.machine() not in _REFUSED:
+    if platform.machine() not in _ARCHITECTURES:
         return f"no confinement is known for {platform.machine()}"
     if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         return "the kernel refuses no_new_privs"
@@ -57,7 +86,7 @@ def _restrict_files(scratch: str) -> str:
     if abi < 1:
         return "the kernel has no Landlock (it needs Linux 5.13 with landlock among its LSMs)"
     rights = _RIGHTS_BY_ABI.get(abi, _RIGHTS_BY_ABI[3])
-    attributes = struct.pack("Q", rights)
+    attributes = struct.pack("Q", rights) if abi < 6 else struct.pack("QQQ", rights, 0, _SCOPED)
     ruleset = _libc.syscall(_LANDLOCK_CREATE, attributes, len(attributes), 0)
     if ruleset < 0:
         return "the kernel refuses a Landlock ruleset"
@@ -89,17 +118,46 @@ class _Program(ctypes.Structure):
 
 
 def _restrict_calls() -> str:
-    """A classic BPF program: the wrong architecture is killed, refused calls fail with EPERM."""
-    architecture, calls = _REFUSED[platform.machine()]
-    body = [_step(_LOAD, 0, 0, 4), _step(_EQUAL, 1, 0, architecture), _step(_RETURN, 0, 0, _KILL)]
-    body += [_step(_LOAD, 0, 0, 0), _step(_ABOVE, 0, 1, 0x40000000), _step(_RETURN, 0, 0, _KILL)]
-    for call in calls:
-        body += [_step(_EQUAL, 0, 1, call), _step(_RETURN, 0, 0, _ERRNO | _EPERM)]
-    body.append(_step(_RETURN, 0, 0, _ALLOW))
+    body = calls_program(platform.machine(), os.getpid())
     code = ctypes.create_string_buffer(b"".join(body))
     program = _Program(len(body), ctypes.cast(code, ctypes.c_void_p))
     failed = _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0)
     return "the kernel refuses to restrict system calls" if failed else ""
+
+
+def calls_program(machine: str, pid: int) -> list[bytes]:
+    """Classic BPF for process `pid`: a wrong architecture is killed, refused calls fail with EPERM.
+
+    Threads may be made, new processes not; a signal may go to this process, as abort and raise send
+    it; limits may be read, not set.
+    """
+    column = list(_ARCHITECTURES).index(machine)
+    fail, allow = _step(_RETURN, 0, 0, _ERRNO | _EPERM), _step(_RETURN, 0, 0, _ALLOW)
+    body = [_step(_LOAD, 0, 0, 4), _step(_EQUAL, 1, 0, _ARCHITECTURES[machine])]
+    body += [_step(_RETURN, 0, 0, _KILL), _step(_LOAD, 0, 0, 0)]
+    body += [_step(_ABOVE, 0, 1, 0x40000000), _step(_RETURN, 0, 0, _KILL)]
+    for numbers in _REFUSED:
+        number = numbers[column]
+        if number is not None:
+            body += _on(number, [fail])
+    first = _step(_LOAD, 0, 0, _ARGUMENTS)
+    body += _on(_TGKILL[column], [first, _step(_EQUAL, 1, 0, pid), fail, allow])
+    body += _on(_CLONE[column], [first, _step(_ANY_BIT, 1, 0, _CLONE_THREAD), fail, allow])
+    # Its flags are where no filter sees them; whoever is told that it is not there uses clone.
+    body += _on(_CLONE3[column], [_step(_RETURN, 0, 0, _ERRNO | _ENOSYS)])
+    own = [first, _step(_EQUAL, 2, 0, 0), _step(_EQUAL, 1, 0, pid), fail]
+    for half in (0, 4):
+        own += [_step(_LOAD, 0, 0, _ARGUMENTS + 8 * 2 + half), _step(_EQUAL, 1, 0, 0), fail]
+    body += _on(_PRLIMIT[column], [*own, allow])
+    command = [_step(_LOAD, 0, 0, _ARGUMENTS + 8)]
+    for setting in _SETTING_OWNERS:
+        command += [_step(_EQUAL, 0, 1, setting), fail]
+    return [*body, *_on(_FCNTL[column], [*command, allow]), allow]
+
+
+def _on(number: int, steps: list[bytes]) -> list[bytes]:
+    """Steps that end in a verdict, for one system call only."""
+    return [_step(_EQUAL, 0, len(steps), number), *steps]
 
 
 def _step(code: int, yes: int, no: int, value: int) -> bytes:

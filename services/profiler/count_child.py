@@ -2,7 +2,8 @@
 
 Run as a script, `python -I count_child.py SCRATCH SECONDS`, so that it imports nothing of williw. A
 configuration has been a way to run code: before the first is read, this process has given up
-writing outside SCRATCH, reading outside Python's own folders, sockets and new programs.
+writing outside SCRATCH, reading outside Python's own folders, sockets, signals, new programs and
+processes.
 """
 
 import contextlib
