@@ -19,7 +19,7 @@ from msgspec import Meta
 
 from services.checkpoint.dtypes import BITS
 from services.checkpoint.failures import BadHeader
-from services.checkpoint.strict import duplicate_key, repeated_key
+from services.checkpoint.strict import duplicate_key, occurs, repeated_key
 
 MAX_HEADER_BYTES = 100_000_000
 MAX_NAME_CHARS = 1024
@@ -113,8 +113,9 @@ def parse_header(body: bytes, file_size: int, name: str) -> Header:
     Works on bytes fetched by range; BadHeader says what is wrong, `name` is the file's.
     """
     entries = _decode(body, name)
-    metadata = _metadata_of(entries.pop("__metadata__", None), name)
-    _check_names(entries, body, name)
+    said = entries.pop("__metadata__", None)
+    metadata = _metadata_of(said, name)
+    _check_names(entries, body, bytes(said or b""), name)
     tensors = _entries(entries, name)
     data_start = PREFIX_BYTES + len(body)
     if data_start > file_size:
@@ -128,7 +129,8 @@ def _decode(body: bytes, name: str) -> dict[str, msgspec.Raw]:
         raise BadHeader(name, "has a header that does not begin with {; is it a safetensors file?")
     try:
         entries = _ENTRIES.decode(body)
-        twice = duplicate_key(body, len(entries) - ("__metadata__" in entries))
+        said = entries.get("__metadata__")
+        twice = duplicate_key(body, len(entries) - (said is not None), bytes(said or b""))
     except _UNREADABLE as error:
         raise BadHeader(name, f"has a header that {_said(error)}") from None
     if twice is not None:
@@ -193,9 +195,9 @@ def _info(key: str, raw: msgspec.Raw, name: str) -> _Info:
     return info
 
 
-def _check_names(names: Iterable[str], body: bytes, name: str) -> None:
+def _check_names(names: Iterable[str], body: bytes, metadata: bytes, name: str) -> None:
     """One look at the whole header spares most of them a look at each name."""
-    suspicious = any(mark in body for mark in _MARKS)
+    suspicious = any(occurs(mark, body, metadata) for mark in _MARKS)
     for key in names:
         if not 0 < len(key) <= MAX_NAME_CHARS:
             raise BadHeader(name, f"has a tensor name of {len(key)} characters")

@@ -7,19 +7,25 @@ class _Twice(Exception):
     """Raised from within the decoder to stop at the first repeated key."""
 
 
-def duplicate_key(body: bytes, count: int) -> str | None:
+def duplicate_key(body: bytes, count: int, metadata: bytes = b"") -> str | None:
     """A key that occurs twice in one object of a header of `count` tensors, or None.
 
     Every tensor must spell each field once, so without escapes and with exactly `count` of each
     there can be no second one, nor a second tensor of a name. A header that merely looks unusual is
-    read again, slowly. Inside `__metadata__` only the slow way looks.
+    read again, slowly. Inside `__metadata__`, whose value is `metadata`, only the slow way looks:
+    free text, whose escapes and words say nothing of the tensors.
     """
     usual = (
-        b"\\" not in body
-        and body.count(b'"__metadata__"') <= 1
-        and all(body.count(field) == count for field in _FIELDS)
+        occurs(b"\\", body, metadata) == 0
+        and occurs(b'"__metadata__"', body, metadata) <= 1
+        and all(occurs(field, body, metadata) == count for field in _FIELDS)
     )
     return None if usual else repeated_key(body)
+
+
+def occurs(text: bytes, body: bytes, metadata: bytes) -> int:
+    """How often a header says `text` outside its `metadata`."""
+    return body.count(text) - metadata.count(text)
 
 
 def repeated_key(body: bytes) -> str | None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.checkpoint import strict
 from services.checkpoint.dtypes import DTYPES
 from services.checkpoint.failures import BadHeader
 from services.checkpoint.headers import parse_header, read_header
@@ -80,6 +81,22 @@ HOSTILE = {
         8,
         "twice",
     ),
+    "a name said twice beside metadata with escapes": (
+        f'{{"a":{entry()},"__metadata__":{{"k":"\\""}},"a":{entry(offsets="[8,16]")}}}'.encode(),
+        16,
+        "twice",
+    ),
+    "a name said twice by an escape beside metadata with escapes": (
+        f'{{"__metadata__":{{"k":"\\""}},"a":{entry()},"\\u0061":'
+        f"{entry(offsets='[8,16]')}}}".encode(),
+        16,
+        "twice",
+    ),
+    "metadata said twice by an escape": (
+        f'{{"\\u005f_metadata__":{{}},"__metadata__":{{"k":"\\""}},"a":{entry()}}}'.encode(),
+        8,
+        "twice",
+    ),
     "metadata that is no text": (
         f'{{"__metadata__":{{"k":1}},"a":{entry()}}}'.encode(),
         8,
@@ -102,6 +119,11 @@ HOSTILE = {
     "an absolute name": (f'{{"/etc/passwd":{entry()}}}'.encode(), 8, "escape"),
     "a drive": (f'{{"C:\\\\windows":{entry()}}}'.encode(), 8, "escape"),
     "a NUL in a name": (f'{{"a\\u0000b":{entry()}}}'.encode(), 8, "escape"),
+    "a name that climbs beside metadata of paths": (
+        f'{{"__metadata__":{{"k":"\\"/a/../b"}},"../b":{entry()}}}'.encode(),
+        8,
+        "escape",
+    ),
     "a name of dots": (f'{{"..":{entry()}}}'.encode(), 8, "escape"),
     "an empty name": (f'{{"":{entry()}}}'.encode(), 8, "0 characters"),
     "a name of a megabyte": (
@@ -166,6 +188,20 @@ def test_a_name_that_only_looks_unusual_is_read(frame: Frame) -> None:
     found = parse_header(body, len(frame(body, 12)), "odd")
     assert [t.name for t in found.tensors.values()] == ["dtype", "layer/0/weight", "größe"]
     assert found.metadata["format"] == "pt"
+
+
+def test_what_metadata_says_does_not_have_its_header_read_the_slow_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def slow(_: bytes) -> str:
+        raise AssertionError("read the slow way")
+
+    metadata = json.dumps({"spec": '{"a": "b", "dtype": "shape", "__metadata__": 1}', "dtype": "x"})
+    body = f'{{"__metadata__":{metadata},"a":{entry()}}}'.encode()
+    monkeypatch.setattr(strict, "repeated_key", slow)
+    assert strict.duplicate_key(body, 1, metadata.encode()) is None
+    with pytest.raises(AssertionError, match="slow"):
+        strict.duplicate_key(body, 1)
 
 
 def test_every_file_the_safetensors_library_writes_is_read_the_same(tmp_path: Path) -> None:
