@@ -53,37 +53,33 @@ def of_words(base: str, tensors: Tensors, quantization: Quantization) -> Matrix 
         # `gemv_fast` has four outputs interleaved in a row, and zero points as they are.
         return matrix(scales[1], shape[1]) if scales and scales[1] == 4 * shape[0] else None
     bits = _bits(base, tensors, quantization, word)
-    if not scales:
-        by_outputs = quantization.get("quant_method") == "awq"
-        return matrix(*_widened(shape, word, bits, by_outputs=by_outputs))
-    if scales[1] == shape[1]:
-        inputs = tensors.get(f"{base}.g_idx", _NOTHING).shape
-        known = len(inputs) == 1
-        return matrix(shape[1], inputs[0]) if known else matrix(*_widened(shape, word, bits))
-    if scales[0] == shape[0]:
-        return matrix(shape[0], shape[1] * word // bits)
-    rows, columns = _widened(shape, word, bits, by_outputs=True)
-    return matrix(rows, columns) if rows == scales[1] else None
+    if scales and scales[0] == shape[0] and scales[1] != shape[1]:
+        return matrix(shape[0], shape[1] * word // bits) if bits else None
+    if scales and scales[1] > shape[1]:
+        return matrix(scales[1], shape[0]) if shape[1] * word % scales[1] == 0 else None
+    if not scales and quantization.get("quant_method") == "awq":
+        return matrix(shape[1] * word // bits, shape[0]) if bits else None
+    inputs = _inputs(base, tensors, word, bits)
+    return matrix(shape[1], inputs) if inputs and scales[1:] in ((), shape[1:]) else None
 
 
-def _widened(
-    shape: tuple[int, ...], word: int, bits: int, *, by_outputs: bool = False
-) -> tuple[int, int]:
-    """Outputs and inputs of a weight that keeps an input, or a word of them, a row."""
-    inputs, outputs = shape
-    if by_outputs:
-        return outputs * word // bits, inputs
-    return outputs, inputs * word // bits
+def _inputs(base: str, tensors: Tensors, word: int, bits: int) -> int:
+    """Inputs of a layer that packs them: as many as have a group, or fill the words; 0 unknown."""
+    stored = tensors[f"{base}.qweight"].shape[0] * word
+    groups = tensors.get(f"{base}.g_idx", _NOTHING).shape
+    if len(groups) == 1 and groups[0] <= stored < (word + 1) * groups[0]:
+        return groups[0]
+    return stored // bits if bits else 0
 
 
 def _bits(base: str, tensors: Tensors, quantization: Quantization, word: int) -> int:
-    """Bits of a weight: a zero point of as many stands beside every scale."""
+    """Bits of a weight: a zero point of as many stands beside every scale; 0 unknown."""
     zeros = tensors.get(f"{base}.qzeros", _NOTHING).shape
     scales = tensors.get(f"{base}.scales", _NOTHING).shape
     if len(zeros) == 2 and len(scales) == 2 and zeros[0] == scales[0] and scales[1]:
         return min(max(round(word * zeros[1] / scales[1]), 1), word)
     named = quantization.get("bits", quantization.get("w_bit"))
-    return named if isinstance(named, int) and 1 <= named <= word else min(4, word)
+    return named if isinstance(named, int) and 1 <= named <= word else 0
 
 
 def of_compressed(base: str, tensors: Tensors, quantization: Quantization) -> Matrix | None:
@@ -100,18 +96,19 @@ def of_compressed(base: str, tensors: Tensors, quantization: Quantization) -> Ma
         columns = groups * size if size > 0 and groups > 1 else words * (_WORD_BITS // bits)
         if -(-columns // (_WORD_BITS // bits)) == words:
             return matrix(rows, columns)
-    return matrix(rows, 8 * words) if not quantization.get("config_groups") else None
+    return None
 
 
 def _groups(quantization: Quantization) -> Iterator[tuple[int, int]]:
-    """Bits and group size of each of compressed-tensors' schemes."""
+    """Bits and group size, 0 where there are none, of each of compressed-tensors' schemes."""
     groups = quantization.get("config_groups")
-    for group in groups.values() if isinstance(groups, dict) else ():
-        weights = group.get("weights") if isinstance(group, dict) else None
-        if isinstance(weights, dict):
-            bits, size = weights.get("num_bits"), weights.get("group_size")
+    listed = groups.values() if isinstance(groups, dict) else ()
+    schemes = [group.get("weights") for group in listed if isinstance(group, dict)]
+    for scheme in (*schemes, {"num_bits": quantization.get("bits")}):
+        if isinstance(scheme, dict):
+            bits = scheme.get("num_bits")
             if isinstance(bits, int) and 1 <= bits <= 16:
-                yield bits, size if isinstance(size, int) else 0
+                yield bits, _group_size(scheme)
 
 
 def of_blocks(stored: Stored) -> Matrix | None:

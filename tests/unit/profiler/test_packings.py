@@ -33,6 +33,40 @@ def test_scales_and_zero_points_say_more_than_the_configuration(
     assert found == Matrix(1024 * 4096, 1024, 4096)
 
 
+@pytest.mark.parametrize("beside", ["q.g_idx", "q.scales"])
+def test_a_layer_without_zero_points_is_as_wide_as_what_stands_beside_it(beside: str) -> None:
+    turned = {"q.qweight": Stored((512, 1024), "I32"), "q.g_idx": Stored((4096,), "I32")}
+    straight = {"q.qweight": Stored((4096, 128), "I32"), "q.scales": Stored((32, 1024), "F16")}
+    tensors = turned if beside == "q.g_idx" else straight
+    found = matrix_of("q.qweight", tensors, {}, turned=False)
+    assert found == Matrix(1024 * 4096, 1024, 4096)
+
+
+def test_bits_that_nothing_tells_are_not_guessed() -> None:
+    tensors = {
+        "q.qweight": Stored((512, 1024), "I32"),
+        "q.scales": Stored((32, 1024), "F16"),
+        "k.weight_packed": Stored((1024, 512), "I32"),
+        "k.weight_scale": Stored((1024, 32), "BF16"),
+    }
+    assert packing_of(tensors, {}).unread == {"q.qweight", "k.weight_packed"}
+    assert packing_of(tensors, {"bits": 4}).unread == frozenset()
+
+
+def test_each_scheme_of_a_mixed_checkpoint_is_told_by_its_scales() -> None:
+    def scheme(bits: int) -> dict[str, Any]:
+        return {"weights": {"num_bits": bits, "group_size": 128}}
+
+    said = {"config_groups": {"group_0": scheme(8), "group_1": scheme(4), "group_2": scheme(3)}}
+    for words in (512, 1024, 410):  # 8, 4 and ten to a word
+        tensors = {
+            "q.weight_packed": Stored((1024, words), "I32"),
+            "q.weight_scale": Stored((1024, 32), "BF16"),
+        }
+        found = matrix_of("q.weight_packed", tensors, said, turned=False)
+        assert found == Matrix(1024 * 4096, 1024, 4096)
+
+
 def test_gemv_keeps_an_output_a_row() -> None:
     """3584 inputs are 28 groups, whose zero points take four words: the scales are filled up."""
     tensors = {
