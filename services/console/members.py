@@ -14,7 +14,7 @@ from services.console.failures import Usage
 FILE = "members.json"
 ACCOUNT = "WILLIW"
 # The servers' own account in deploy/nats, and the one that each account's taps look on from.
-_RESERVED = re.compile(r"SYS|.*_TAP")
+_RESERVED = re.compile(r"SYS|.*_(TAP|CLIENT)")
 _ACCOUNT = re.compile(r"[A-Z][A-Z0-9_]{0,31}")
 _MACHINE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,236}[A-Za-z0-9])?")
 
@@ -108,7 +108,7 @@ def _check_account(name: str) -> None:
         )
     if _RESERVED.fullmatch(name):
         raise Usage(
-            f"{name} is taken: SYS is the servers' own account, and NAME_TAP that of NAME's taps",
+            f"{name} is taken: SYS is the servers' own account, NAME_TAP and NAME_CLIENT those of NAME's people",
             advice="choose another name: TEAM_A",
         )
 

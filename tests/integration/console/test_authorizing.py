@@ -95,6 +95,7 @@ def test_another_node_locks_nobody_out(tmp_path: Path, capsys: pytest.CaptureFix
         ("--origin", "o", "--account", ""),
         ("--origin", "o", "--account", "SYS"),
         ("--origin", "o", "--account", "TEAM_B_TAP"),
+        ("--origin", "o", "--account", "TEAM_B_CLIENT"),
         ("--origin", "o", "--node", "a.b", "--node", "a_b"),
         ("--origin", "a.b", "--node", "a_b"),
         ("--origin", "o", "--node", "o"),

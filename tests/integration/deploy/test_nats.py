@@ -188,6 +188,10 @@ async def test_nodes_at_two_other_sites_work_through_a_leaf_each(site: Site) -> 
                 await said_and_read(speaker, far, f"job-far-{turn}")
             await assigned_and_taken(operator, near, NODE)
             await assigned_and_taken(operator, far, FAR_NODE)
+            for user in ("client", "tap"):
+                there_too = site.settings(f"tls://127.0.0.1:{one}", user)
+                async with open_bus(there_too, "williw-console", apart=True) as person:
+                    await said_and_read(speaker, person, f"job-{user}")
     logged = (site.folder / f"{port}.log").read_text()
     assert logged.count("Leafnode connection created") == 2
     assert "Duplicate" not in logged
