@@ -74,8 +74,14 @@ def chunk_digests(
         return tuple(pool.map(one, indexes))
 
 
-def digests_of_file(path: Path, chunk_bytes: int, *, threads: int = 1) -> tuple[str, ...]:
-    """The digest of every chunk of a file, read with pread."""
+def digests_of_file(
+    path: Path,
+    chunk_bytes: int,
+    *,
+    threads: int = 1,
+    done: Callable[[int], None] = lambda size: None,
+) -> tuple[str, ...]:
+    """The digest of every chunk of a file, read with pread; `done` hears the bytes of each."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size_bytes = os.fstat(descriptor).st_size
@@ -84,6 +90,7 @@ def digests_of_file(path: Path, chunk_bytes: int, *, threads: int = 1) -> tuple[
             size_bytes,
             chunk_bytes,
             threads=threads,
+            done=done,
         )
     finally:
         os.close(descriptor)

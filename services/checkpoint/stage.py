@@ -31,7 +31,8 @@ class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
     """What was checked and what is wrong; `ok` where nothing is.
 
     `coverage` is `whole` where the stages hold every tensor of the model in each copy of the
-    pipeline, else `part`. `compared` says that the bytes were compared with the model's.
+    pipeline, else `part`. `compared` says that the bytes were compared with the model's. `bad` are
+    the directories, as they were named, that are not what they say or what the model is.
     """
 
     ok: bool
@@ -39,6 +40,7 @@ class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
     coverage: str
     compared: bool
     problems: tuple[str, ...] = ()
+    bad: tuple[str, ...] = ()
 
 
 def verify(
@@ -50,14 +52,20 @@ def verify(
     whole model. Reads each byte once (twice with the model).
     """
     problems: list[str] = []
+    bad: dict[str, None] = {}
     read: list[tuple[Path, StageDescription]] = []
+
+    def found(directory: Path, wrong: list[str]) -> None:
+        problems.extend(wrong)
+        bad.update({str(directory): None} if wrong else {})
+
     for directory in stage_dirs:
         try:
             description = read_description(directory)
             read.append((directory, description))
-            problems += _check_stage(directory, description, threads)
+            found(directory, _check_stage(directory, description, threads))
         except Permanent as error:
-            problems.append(error.reason)
+            found(directory, [error.reason])
     model = _open(model_dir, problems) if model_dir is not None else None
     descriptions = [description for _, description in read]
     problems += _disagreements(descriptions)
@@ -65,13 +73,14 @@ def verify(
     if model is not None:
         problems += missing
         for directory, description in read:
-            problems += _differences(directory, description, model)
+            found(directory, _differences(directory, description, model))
     return VerifyReport(
         ok=not problems,
         stages=tuple(_shown(directory, description) for directory, description in read),
         coverage="part" if missing or not read else "whole",
         compared=model is not None,
         problems=tuple(problems),
+        bad=tuple(bad),
     )
 
 

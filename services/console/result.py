@@ -107,16 +107,34 @@ def show_end(watch: Watch, report: VerifyReport | None) -> None:
         if state.advice:
             say(f"  {state.advice}")
         return
-    broken = report is not None and not report.ok
-    mark = "" if report is None else "NOT verified" if broken else "verified"
     # Lines, not a table: a path must stay whole to be copied.
     for fact in watch.deliveries():
+        mark = "" if report is None else f"  {_verdict(fact, report)}"
         say(f"{fact.node_id}  {fact.stage_dir}")
-        say(f"    {size(fact.size_bytes)} ({_sources(fact)})" + (f"  {mark}" if mark else ""))
-    for problem in report.problems if report else ():
+        say(f"    {size(fact.size_bytes)} ({_sources(fact)}){mark}")
+    if report is not None:
+        _show_report(watch, report)
+
+
+def _show_report(watch: Watch, report: VerifyReport) -> None:
+    """What reading every digest again showed, and what to do where it was not well."""
+    for problem in report.problems:
         say(f"problem: {problem}")
-    if report is not None and not broken:
+    if report.ok:
         say(f"verified: every digest read again; together the stages hold {_covered(report)}")
+        return
+    bad = [f.node_id for f in watch.deliveries() if _verdict(f, report) != "verified"]
+    if bad:
+        say(f"NOT verified: {', '.join(bad)} changed on the disk after it was delivered")
+        say("  the same command again fetches the bad chunks anew; if it recurs, look at the disk")
+    else:
+        say("NOT verified: each stage is whole, and together they are not the model")
+        say("  williw planned or cut them wrongly: please report it with what was printed")
+
+
+def _verdict(fact: ShardDelivered, report: VerifyReport) -> str:
+    place = _place(Path(fact.stage_dir), fact.stage_sha256)
+    return "NOT verified" if str(place) in report.bad else "verified"
 
 
 def _covered(report: VerifyReport) -> str:

@@ -68,10 +68,19 @@ class Arrival:
         got = os.preadv(self._open[file.name], [view[:length]], start)
         return view[:got]
 
-    def resume(self, view: memoryview, verified: Callable[[StageFile, int], None]) -> None:
-        """Tell `verified` each chunk that is on disk already, by its digest; holes are skipped."""
+    def resume(
+        self,
+        view: memoryview,
+        verified: Callable[[StageFile, int], None],
+        before_each: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Tell `verified` each chunk that is on disk already, by its digest; holes are skipped.
+
+        `before_each` is called before a chunk is read, and may raise.
+        """
         for file in self.manifest.files:
             for index in _with_data(self._open[file.name], file):
+                before_each()
                 if digest_of_chunk(self.read(file, index, view)) == file.chunks[index]:
                     verified(file, index)
 

@@ -1,7 +1,9 @@
 """One delivery on this node: what must come, from whom, and the fact that it is here."""
 
+import functools
 import ssl
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from math import prod
 
@@ -9,33 +11,24 @@ import anyio
 import anyio.to_thread
 import msgspec
 import structlog
+from anyio.from_thread import check_cancelled
 
 from config.settings import Settings
 from messages.base import Fact
-from messages.failures import Permanent
 from messages.ids import JobId, NodeId
-from messages.plans import NodeAssigned, SplitPlan, SplitPlanned
-from messages.shards import (
-    Access,
-    ReceivedBytes,
-    ShardDelivered,
-    ShardsReady,
-    StageManifest,
-    StageReady,
-)
-from messages.subjects import SHARDS_READY, SPLIT_PLANNED
-from messages.wire import decode
+from messages.plans import NodeAssigned
+from messages.shards import ReceivedBytes, ShardDelivered, StageManifest
 from services.checkpoint.shelf import OriginShelf
 from services.distributor.arrival import Arrival
 from services.distributor.failures import NotEnoughDisk
 from services.distributor.from_hub import HUB, HubSource, hub_source
 from services.distributor.held import Held
 from services.distributor.holdings import Holdings
+from services.distributor.order import Order, order_for, routes_of, was_cancelled
 from services.distributor.prune import prune
 from services.distributor.receive import MEMORY_BYTES, Reception, plain_errors
 from services.distributor.recipe import made_files
 from services.distributor.room import Room
-from services.distributor.routes import files_by_route
 from services.distributor.sources import Sources
 from services.distributor.store import Store
 from services.distributor.transfer import Giver, Source
@@ -46,26 +39,7 @@ from services.runtime.bus import Bus
 
 log = structlog.get_logger()
 _MIB = 1024 * 1024
-
-
-class NotInPlan(Permanent):
-    """The node was assigned a part, and the origin made none for it."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """What one node is to have: the manifest as it came, its digest, and the facts behind it."""
-
-    assigned: NodeAssigned
-    ready: ShardsReady
-    stage: StageReady
-    body: bytes
-    manifest: StageManifest
-
-    @property
-    def sha256(self) -> str:
-        """The stage's name."""
-        return self.stage.manifest.sha256
+_TIDY_S = 1.5
 
 
 @dataclass
@@ -89,14 +63,16 @@ class Deliveries:
     async def deliver(self, assigned: NodeAssigned) -> Sequence[Fact]:
         """Receive this node's stage of a plan, verify it, make it visible."""
         started = anyio.current_time()
-        order = await self._order(assigned)
-        async with self._busy.setdefault(order.sha256, anyio.Lock()):
-            if await anyio.to_thread.run_sync(self.store.holds, order.sha256, order.manifest):
+        order = await order_for(self.bus, self.node_id, assigned)
+        lock = self._busy.setdefault(order.sha256, anyio.Lock())
+        async with lock:
+            if await self._holds(order):
                 await anyio.to_thread.run_sync(self.store.use, order.sha256, order.manifest)
                 total = order.manifest.size_bytes
                 progress.report(total, total)
                 return (self._delivered(order, {"held": total}, started),)
-            reception = await self._receive(order)
+            async with self._tidied(order, lock):
+                reception = await self._receive(order)
         log.info(
             "stage delivered",
             stage=order.sha256[:16],
@@ -131,20 +107,30 @@ class Deliveries:
 
         return Sources(resolve)
 
-    async def _order(self, assigned: NodeAssigned) -> Order:
-        said = await self.bus.facts.wait(
-            SHARDS_READY,
-            origin=assigned.origin,
-            job_id=assigned.job_id,
-            generation=assigned.generation,
+    async def _holds(self, order: Order) -> bool:
+        """Whether the stage is here, verified; one that is bad arrives again, by its bad chunks."""
+        holds = functools.partial(
+            self.store.holds, order.sha256, order.manifest, lambda _size: check_cancelled()
         )
-        ready = said.fact
-        assert isinstance(ready, ShardsReady)  # noqa: S101
-        for stage in ready.stages:
-            if stage.node_id == self.node_id:
-                body = await self.bus.documents.get(stage.manifest)
-                return Order(assigned, ready, stage, body, decode(body, StageManifest))
-        raise NotInPlan(f"the origin made no stage for {self.node_id}")
+        if await anyio.to_thread.run_sync(holds):
+            return True
+        if await anyio.to_thread.run_sync(self.store.take_back, order.sha256, order.manifest):
+            log.warning("a stage here is not what it was: mending it", stage=order.sha256[:16])
+        return False
+
+    @asynccontextmanager
+    async def _tidied(self, order: Order, lock: anyio.Lock) -> AsyncIterator[None]:
+        """What arrived goes where the job was cancelled, unless another here waits for this stage.
+
+        A service that stops leaves it to the next one.
+        """
+        try:
+            yield
+        except anyio.get_cancelled_exc_class():
+            with anyio.move_on_after(_TIDY_S, shield=True):
+                if not lock.statistics().tasks_waiting and await was_cancelled(self.bus, order):
+                    await anyio.to_thread.run_sync(self.store.discard, order.sha256)
+            raise
 
     async def _receive(self, order: Order) -> Reception:
         if not self.settings.distributor.hub:
@@ -157,7 +143,7 @@ class Deliveries:
         place = self.store.place(order.sha256, manifest)
         arrival = Arrival(manifest, self.store.arriving(order.sha256), place)
         await anyio.to_thread.run_sync(self._make_room, order)
-        routes = await self._routes(order)
+        routes = await routes_of(self.bus, self.node_id, order)
         if hub is not None:
             routes = {(*route, HUB): digests for route, digests in routes.items()}
         with plain_errors(arrival):
@@ -195,31 +181,6 @@ class Deliveries:
         told = order.stage.description
         body = await self.bus.documents.get(told) if told is not None else None
         await reception.take_made(made_files(order.manifest, body))
-
-    async def _routes(self, order: Order) -> dict[tuple[str, ...], tuple[str, ...]]:
-        """The digests of the stage's files by route."""
-        assigned = order.assigned
-        planned = await self.bus.facts.last(
-            SPLIT_PLANNED,
-            origin=assigned.origin,
-            job_id=assigned.job_id,
-            generation=assigned.generation,
-        )
-        if planned is None or not isinstance(planned.fact, SplitPlanned):
-            raise NotInPlan("the plan of this assignment is no longer on the bus")
-        plan = await self.bus.documents.load(planned.fact.plan, SplitPlan)
-        access = Access(tokens={}, files={})
-        if order.ready.access is not None:
-            access = await self.bus.documents.load(order.ready.access, Access)
-        routes = files_by_route(
-            [file.digest for file in order.manifest.files],
-            self.node_id,
-            assigned.origin,
-            assigned.fetch_from,
-            plan.megaphone_plan,
-            access.files,
-        )
-        return {tuple(map(str, route)): digests for route, digests in routes.items()}
 
     def _held(self, manifest: StageManifest) -> Held:
         """What this node may have of a stage: its other stages, the Hub's own cache."""

@@ -4,7 +4,7 @@ import errno
 import functools
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 import anyio
 import anyio.from_thread
 import anyio.to_thread
+from anyio.from_thread import check_cancelled
 
 from messages.failures import Permanent
 from messages.shards import StageFile
@@ -182,12 +183,12 @@ class Reception:
         def verified(file: StageFile, index: int) -> None:
             self.arrival.files[file.name].board.verify(index)
 
-        self.arrival.resume(view, verified)
+        self.arrival.resume(view, verified, check_cancelled)
 
     def _take_held(self, held: Held, view: memoryview) -> None:
         for arriving in self.arrival.files.values():
             file = arriving.board.file
-            for index, data in find(file, arriving.board.missing, held, view):
+            for index, data in find(file, _each(arriving.board.missing), held, view):
                 self.arrival.write(file, index, data)
                 self.received[HELD] += arriving.board.verify(index)
                 progress.report(self.arrival.verified_bytes, self.arrival.manifest.size_bytes)
@@ -211,7 +212,7 @@ class Reception:
         with SourceFiles(paths) as sources:
             for arriving in self.arrival.files.values():
                 file, board = arriving.board.file, arriving.board
-                for index in board.missing:
+                for index in _each(board.missing):
                     start, length = chunk_range(index, file.size_bytes, file.chunk_bytes)
                     part = view[:length]
                     sources.read_into(layouts[file.name], start, part)
@@ -223,6 +224,13 @@ class Reception:
                     self.arrival.write(file, index, part)
                     self.received[node_id] += board.verify(index)
                     progress.report(self.arrival.verified_bytes, self.arrival.manifest.size_bytes)
+
+
+def _each(chunks: Iterable[int]) -> Iterator[int]:
+    """These chunks, one after the other until the work is cancelled: the thread ends then."""
+    for index in chunks:
+        check_cancelled()
+        yield index
 
 
 @dataclass(frozen=True)

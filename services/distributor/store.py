@@ -4,6 +4,7 @@
 <models>/.stages/<org>--<name>@<16 of sha> a whole stage, content-addressed
 <models>/.stages/.manifests/<sha256>.json  what it must be; its time is that of its last use
 <models>/.stages/.arriving/<sha256>/       a stage on its way; found again after a crash
+<models>/.stages/.replaced/<sha256>/       what made place for it, for a moment
 """
 
 import os
@@ -11,18 +12,21 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from messages.documents import digest_of
 from messages.shards import StageManifest
 from messages.wire import Undecodable, decode
+from services.checkpoint.chunks import digests_of_file
 
 _STAGES = ".stages"
 _MANIFEST = re.compile(r"^([0-9a-f]{64})\.json\Z")
 FORGOTTEN_S = 7 * 86_400.0
 """What has been arriving for so long without a new byte is swept."""
+Stamps = tuple[tuple[int, int, int], ...]
+"""Inode, time of writing and time of change of each file of a stage, in the manifest's order."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ class Store:
         self._stages = models / _STAGES
         self._manifests = self._stages / ".manifests"
         self._arriving = self._stages / ".arriving"
+        self._replaced = self._stages / ".replaced"
+        self._verified: dict[str, Stamps] = {}
 
     def link(self, manifest: StageManifest) -> Path:
         """The path under which engines find this model's stage."""
@@ -61,12 +67,43 @@ class Store:
         """Where this stage lies until it is whole."""
         return self._arriving / sha256
 
-    def holds(self, sha256: str, manifest: StageManifest) -> bool:
-        """Whether the stage is here, whole: what was renamed into place was verified before."""
+    def holds(
+        self, sha256: str, manifest: StageManifest, done: Callable[[int], None] = lambda size: None
+    ) -> bool:
+        """Whether the stage is here, whole, every chunk of it verified.
+
+        The first time in this process it is read; later only where its files' times, sizes or
+        inodes are no longer those that were verified. `done` hears the bytes of each chunk read.
+        """
         place = self.place(sha256, manifest)
-        return (self._manifests / f"{sha256}.json").is_file() and all(
-            _size(place / file.name) == file.size_bytes for file in manifest.files
-        )
+        stamps = _stamps(place, manifest)
+        if stamps is None or not (self._manifests / f"{sha256}.json").is_file():
+            return False
+        if self._verified.get(sha256) == stamps:
+            return True
+        try:
+            whole = all(
+                digests_of_file(place / file.name, file.chunk_bytes, done=done) == file.chunks
+                for file in manifest.files
+            )
+        except (OSError, EOFError):
+            return False
+        if whole:
+            self._verified[sha256] = stamps
+        return whole
+
+    def take_back(self, sha256: str, manifest: StageManifest) -> bool:
+        """Let a stage that is not whole arrive again, from what it has; whether there was one.
+
+        Nobody finds it meanwhile. What arrived of it by another way stays, and has its place.
+        """
+        place, arriving = self.place(sha256, manifest), self.arriving(sha256)
+        if not place.is_dir() or arriving.exists():
+            return False
+        self._arriving.mkdir(parents=True, exist_ok=True)
+        place.rename(arriving)
+        (self._manifests / f"{sha256}.json").unlink(missing_ok=True)
+        return True
 
     def finish(self, sha256: str, body: bytes) -> Path:
         """Make an arrived stage visible: sync, rename, then swap the model's link; the link.
@@ -78,17 +115,31 @@ class Store:
             raise ValueError("the manifest is not that of this stage")
         place, arriving = self.place(sha256, manifest), self.arriving(sha256)
         if arriving.is_dir():
-            if place.is_dir():
-                shutil.rmtree(place)
             for file in manifest.files:
                 _sync(arriving / file.name)
             for folder in {(arriving / file.name).parent for file in manifest.files} | {arriving}:
                 _sync(folder)
+            self._set_aside(sha256, place)
             arriving.rename(place)
             _sync(place.parent)
+            shutil.rmtree(self._replaced / sha256, ignore_errors=True)
+            if (stamps := _stamps(place, manifest)) is not None:
+                self._verified[sha256] = stamps
         self._manifests.mkdir(parents=True, exist_ok=True)
         _write(self._manifests / f"{sha256}.json", body)
         return self.use(sha256, manifest)
+
+    def _set_aside(self, sha256: str, place: Path) -> None:
+        """Make way by one rename: a crash never leaves a part of what stood there."""
+        aside = self._replaced / sha256
+        shutil.rmtree(aside, ignore_errors=True)
+        if place.is_dir():
+            self._replaced.mkdir(exist_ok=True)
+            place.rename(aside)
+
+    def discard(self, sha256: str) -> None:
+        """Remove what arrived of a stage that nobody waits for any longer."""
+        shutil.rmtree(self.arriving(sha256), ignore_errors=True)
 
     def use(self, sha256: str, manifest: StageManifest) -> Path:
         """Point the model's link at a stage that is here, and note that it was used."""
@@ -140,6 +191,7 @@ class Store:
                 newest = max((p.stat().st_mtime for p in entry.rglob("*")), default=0.0)
                 if time.time() - newest > FORGOTTEN_S:
                     shutil.rmtree(entry, ignore_errors=True)
+        shutil.rmtree(self._replaced, ignore_errors=True)
         known = {stage.directory.name for stage in self.stages()}
         if self._stages.is_dir():
             for entry in self._stages.iterdir():
@@ -157,11 +209,18 @@ def place_beside(link: Path, sha256: str) -> Path:
     return link.parent / _STAGES / f"{link.name}@{sha256[:16]}"
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
+def _stamps(place: Path, manifest: StageManifest) -> Stamps | None:
+    """What changes when a file of the stage does; None where one is absent or of another length."""
+    stamps = []
+    for file in manifest.files:
+        try:
+            found = (place / file.name).stat()
+        except OSError:
+            return None
+        if found.st_size != file.size_bytes:
+            return None
+        stamps.append((found.st_ino, found.st_mtime_ns, found.st_ctime_ns))
+    return tuple(stamps)
 
 
 def _write(path: Path, body: bytes) -> None:

@@ -12,9 +12,10 @@ from messages.models import ModelDownloaded
 from messages.progress import Progress
 from messages.shards import ReceivedBytes, ShardDelivered, ShardFailed
 from messages.state import Said
+from services.checkpoint.stage import VerifyReport
 from services.console.failures import BusMissing, Usage, exit_code_of, first_known, tell
 from services.console.output import size
-from services.console.result import final_object
+from services.console.result import final_object, show_end
 from services.console.telling import as_object, progress_sentence, sentence
 from services.console.watch import Watch, share_done, stage_seconds
 
@@ -77,6 +78,28 @@ def test_the_last_line_of_a_job_tells_its_end_its_nodes_and_its_stages() -> None
     assert told["nodes"][0]["bytes"] == 30
     assert told["nodes"][0]["from"] == {"n1": 25, "held": 5}
     assert watch.completed
+
+
+def test_the_node_whose_stage_is_bad_is_named_and_what_to_do_is_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ended = JobCompleted(origin=_ORIGIN, job_id=_JOB, plan_id=PlanId("p"))
+    other = msgspec.structs.replace(_delivered(), node_id=NodeId("n3"), stage_dir="/o/org--name")
+    watch = _watched(_requested(), _delivered(), other, ended)
+    report = VerifyReport(
+        ok=False,
+        stages=(),
+        coverage="whole",
+        compared=False,
+        problems=("config.json differs",),
+        bad=("/o/org--name",),
+    )
+    show_end(watch, report)
+    told = capsys.readouterr().out
+    assert told.count("  verified") == 1
+    assert told.count("  NOT verified") == 1
+    assert "NOT verified: n3 changed on the disk" in told
+    assert "the same command again fetches" in told
 
 
 def test_a_job_tried_again_is_told_by_its_newest_generation() -> None:

@@ -69,6 +69,49 @@ def test_a_finished_stage_is_seen_under_the_models_name(tmp_path: Path) -> None:
     assert not store.holds(sha256, manifest)
 
 
+def test_a_stage_is_read_once_and_again_only_where_a_file_was_changed(tmp_path: Path) -> None:
+    sha256, manifest = finished(Store(tmp_path), "p1", {"config.json": b"{}"})
+    store, read = Store(tmp_path), list[int]()
+    for _ in range(2):
+        assert store.holds(sha256, manifest, read.append)
+    assert read == [2]
+    file = store.place(sha256, manifest) / "config.json"
+    before = file.stat()
+    file.write_bytes(b"[]")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert not store.holds(sha256, manifest, read.append)
+    file.write_bytes(b"{}")
+    assert store.holds(sha256, manifest, read.append)
+    assert read == [2, 2, 2]
+
+
+def test_a_stage_taken_back_is_not_seen_until_it_is_whole_again(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    sha256, manifest = finished(store, "p1", {"config.json": b"{}"})
+    assert store.take_back(sha256, manifest)
+    assert not (tmp_path / "org--m").exists()
+    assert list(store.stages()) == []
+    assert (store.arriving(sha256) / "config.json").read_bytes() == b"{}"
+    assert not store.take_back(sha256, manifest)
+    store.finish(sha256, encode(manifest))
+    assert store.holds(sha256, manifest)
+    assert (tmp_path / "org--m" / "config.json").read_bytes() == b"{}"
+
+
+def test_what_a_stage_replaces_makes_way_by_a_rename_and_is_removed(tmp_path: Path) -> None:
+    bodies = {"config.json": b"{}"}
+    sha256, manifest = finished(Store(tmp_path), "p1", bodies)
+    store = Store(tmp_path)
+    (store.place(sha256, manifest) / "config.json").write_bytes(b"[]")
+    finished(store, "p1", bodies)
+    assert store.holds(sha256, manifest)
+    aside = tmp_path / ".stages" / ".replaced"
+    assert list(aside.iterdir()) == []
+    (aside / sha256).mkdir()  # as a crash leaves it
+    store.sweep()
+    assert not aside.exists()
+
+
 def test_a_new_stage_takes_the_name_and_the_old_one_stays_until_it_is_pruned(
     tmp_path: Path,
 ) -> None:
