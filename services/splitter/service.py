@@ -26,10 +26,10 @@ from services.checkpoint.description import STAGE_NAME, without_files
 from services.checkpoint.layout import Literal
 from services.checkpoint.shelf import OriginShelf, ShelvedStage, cut_key, manifest_of
 from services.checkpoint.sources import SourceFiles
-from services.runtime import progress
 from services.runtime.bus import Bus
 from services.runtime.service import Route, Service
 from services.splitter.split import Cutter, Stage, cutter
+from services.splitter.stop import Report, on_threads
 
 Put = Callable[[bytes, str], Awaitable[Document]]
 
@@ -73,9 +73,7 @@ class Splitter:
         plan = await self._bus.documents.load(planned.plan, SplitPlan)
         metadata = await self._bus.documents.load(planned.metadata, ModelMetadata)
         model_dir = await self._model_dir(planned)
-        made = await anyio.to_thread.run_sync(
-            functools.partial(self._made, model_dir, plan, metadata.ties)
-        )
+        made = await on_threads(functools.partial(self._made, model_dir, plan, metadata.ties))
         access = await self._access(planned, {one.manifest.node_id: one.manifest for one in made})
         # All of it travels in one message.
         put = functools.partial(self._bus.documents.put, among=2 * len(made) + 1)
@@ -91,10 +89,11 @@ class Splitter:
         )
 
     def _made(
-        self, model_dir: Path, plan: SplitPlan, ties: Sequence[Sequence[str]]
+        self, model_dir: Path, plan: SplitPlan, ties: Sequence[Sequence[str]], report: Report
     ) -> tuple[Made, ...]:
         """The plan's stages, each cut now or found by its digest."""
-        return tuple(self._kept(sha) for sha in self._stages(model_dir, plan, ties).values())
+        stages = self._stages(model_dir, plan, ties, report)
+        return tuple(self._kept(sha) for sha in stages.values())
 
     def _kept(self, sha256: str) -> Made:
         body = self._shelf.manifest(sha256)
@@ -146,7 +145,7 @@ class Splitter:
         return Access(tokens=tokens, files=files)
 
     def _stages(
-        self, model_dir: Path, plan: SplitPlan, ties: Sequence[Sequence[str]]
+        self, model_dir: Path, plan: SplitPlan, ties: Sequence[Sequence[str]], report: Report
     ) -> Mapping[str, str]:
         """The stage digest of each node; nothing is read where the same cut was made before."""
         settings = self._settings.splitter
@@ -156,7 +155,7 @@ class Splitter:
             ties=ties,
             chunk_bytes=settings.chunk_bytes,
             threads=settings.jobs,
-            report=progress.report,
+            report=report,
         )
         key = cut_key(made.layouts, made.paths, settings.materialize)
         known = self._shelf.recall(key)
@@ -175,10 +174,11 @@ class Splitter:
                 room = self._shelf.room() if layout.node_id in written else None
                 try:
                     stage = made.cut(layout, sources, room)
-                except OSError as error:
+                except BaseException as error:
                     if room is not None:
                         shutil.rmtree(room, ignore_errors=True)
-                    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    full = (errno.ENOSPC, errno.EDQUOT)
+                    if isinstance(error, OSError) and error.errno in full:
                         self._check_space(1 << 62)
                     raise
                 shas[layout.node_id] = self._keep(stage, paths, room)

@@ -27,7 +27,7 @@ _CANCEL_TIMEOUT_S = 10.0
 
 
 def cancel(job: str, /, *, reason: str = "cancelled by request", reach: Asking = None) -> int:
-    """Stop a job at whatever stage it is, and wait until it has stopped.
+    """End a job at whatever stage it is, and wait until its end is said; work on it stops then.
 
     Example: williw cancel job-0123456789ab
 
