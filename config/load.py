@@ -26,6 +26,8 @@ _KEPT_NAMES = {
     "WILLIW_NATS_URL": ("bus", "url"),
     "WILLIW_HOME": ("node", "home"),
 }
+# Where a setting stood before: a file or a variable that says it there is understood.
+_MOVED = {("distributor", "relay"): ("planner", "relay")}
 
 
 class BadSettings(Permanent):
@@ -82,7 +84,16 @@ def _from_file(file: Path) -> dict[str, dict[str, object]]:
         if not isinstance(values, dict):
             raise BadSettings(f"{section} in {file} must be a table: [{section}]")
         for key in values:
-            _known(key, get_type_hints(kind), f"{key} in [{section}] of {file}")
+            if (section, key) not in _MOVED:
+                _known(key, get_type_hints(kind), f"{key} in [{section}] of {file}")
+    return _moved(tables)
+
+
+def _moved(tables: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
+    """The tables with each setting where it stands now; what is said there wins."""
+    for (section, key), (place, name) in _MOVED.items():
+        if key in tables.get(section, {}):
+            tables.setdefault(place, {}).setdefault(name, tables[section].pop(key))
     return tables
 
 
@@ -96,7 +107,8 @@ def _known(name: str, names: Mapping[str, Any], where: str) -> Any:
 
 def _from_environ(env: Mapping[str, str]) -> dict[tuple[str, str], object]:
     found: dict[tuple[str, str], object] = {}
-    for name, place in _KEPT_NAMES.items():
+    kept = {f"WILLIW_{s.upper()}_{k.upper()}": place for (s, k), place in _MOVED.items()}
+    for name, place in (kept | _KEPT_NAMES).items():
         if env.get(name):
             found[place] = env[name]
     for section, kind in sections().items():

@@ -86,6 +86,7 @@ class Planner(Section, frozen=True, kw_only=True):
     """Choosing nodes and cutting by compute."""
 
     strategy: Literal["pipeline", "greedy", "balanced"] = "pipeline"
+    relay: Literal["auto", "chain", "star"] = "auto"
     budget_s: Seconds = 1.0
     headroom: Share = 0.1
     compute_margin: Annotated[float, Meta(ge=1)] = 1.2
@@ -113,7 +114,6 @@ class Distributor(Section, frozen=True, kw_only=True):
     port: Port = 0
     advertise_url: str = ""
     models_dir: str = ""
-    relay: Literal["auto", "chain", "star"] = "auto"
     quota_bytes: Size = 0
     keep_free_bytes: Size = 256 << 20
     in_flight: Slots = 4

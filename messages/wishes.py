@@ -21,13 +21,16 @@ class Pin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wishes(msgspec.Struct, frozen=True, kw_only=True):
-    """The planner's policy for one job; None and empty mean "as the planner's settings say"."""
+    """The planner's policy for one job; None and empty mean "as the planner's settings say".
+
+    A `relay` that is not wished for is not written: an older planner knows no None there.
+    """
 
     strategy: Strategy | None = None
     objective: Objective = "throughput"
     replicas: Annotated[int, Meta(ge=1, le=4096)] | None = None
     headroom: Annotated[float, Meta(ge=0, lt=1)] | None = None
-    relay: Relay = "auto"
+    relay: Relay | msgspec.UnsetType | None = msgspec.UNSET
     pins: tuple[Pin, ...] = ()
     require: tuple[NodeId, ...] = ()
     exclude: tuple[NodeId, ...] = ()

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+from msgspec import UNSET
+
 from messages.ids import JobId, NodeId
 from messages.jobs import ModelRequest
 from messages.nodes import Node
-from messages.wishes import Wishes
+from messages.wishes import Relay, Wishes
 from services.console.wanted import new_job_id, request_for
 
 
@@ -16,6 +18,7 @@ class Order:
     nodes: tuple[Node, ...]
     model_name: str
     strategy: str | None
+    relay: Relay | None
     batch_size: int
     sequence_length: int
     exit_when_done: bool
@@ -39,5 +42,5 @@ class Order:
             strategy=self.strategy,
             job_id=job_id,
             node_id=NodeId(self.nodes[0].node_id),
-            wishes=Wishes(replicas=1),
+            wishes=Wishes(replicas=1, relay=self.relay or UNSET),
         )

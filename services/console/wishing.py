@@ -31,8 +31,9 @@ class Wished:
         Objective, Parameter(help="What is made small: the slowest stage, or the way through all.")
     ] = "throughput"
     relay: Annotated[
-        Relay, Parameter(help="How parts travel: chain, star, or the better for each.")
-    ] = "auto"
+        Relay | None,
+        Parameter(help="How parts travel: chain, star, or auto, the better (the settings')."),
+    ] = None
     pin: Annotated[
         tuple[str, ...], Parameter(help="NODE:FIRST-LAST, blocks that this node must have.")
     ] = ()
@@ -47,7 +48,7 @@ class Wished:
             "headroom": self.headroom,
             "replicas": _replicas(self.replicas),
             "objective": self.objective,
-            "relay": self.relay,
+            "relay": self.relay or msgspec.UNSET,
             "pins": [_pin(text) for text in self.pin],
             "require": self.require,
             "exclude": self.exclude,

@@ -31,7 +31,7 @@ def assemble(case: Case, placed: Placed) -> SplitPlan:
         _tensor_bytes(case),
         {node.node_id: node.bandwidth_mbps for node in case.nodes},
         case.origin,
-        case.wishes.relay,
+        case.relay,
     )
     latency = case.wishes.objective == "latency" and case.strategy == "pipeline"
     reached_s = expected.latency_s if latency else expected.bottleneck_s

@@ -9,7 +9,7 @@ from messages.ids import NodeId
 from messages.metadata import Block, ModelMetadata
 from messages.nodes import Node
 from messages.plans import Assignment, SplitPlan
-from messages.wishes import Strategy, Wishes
+from messages.wishes import Relay, Strategy, Wishes
 from services.planner import metadata as meta
 from services.planner.selection import Policy, Selection, offered_bytes, select
 
@@ -32,6 +32,11 @@ class Case:
     def strategy(self) -> Strategy:
         """The strategy wished for, else the settings'."""
         return self.wishes.strategy or self.policy.strategy
+
+    @property
+    def relay(self) -> Relay:
+        """How the parts travel as wished for, else as the settings say."""
+        return self.wishes.relay or self.policy.relay
 
     @property
     def headroom(self) -> float:

@@ -4,10 +4,11 @@ from typing import Annotated
 
 import anyio
 from cyclopts import Parameter
+from msgspec import UNSET
 
 from messages.jobs import ModelRequest
 from messages.subjects import MODEL_REQUEST
-from messages.wishes import Strategy
+from messages.wishes import Relay, Strategy, Wishes
 from services.console import result
 from services.console.failures import EXIT_DONE, EXIT_FAILED
 from services.console.options import Asking, Reach
@@ -28,6 +29,7 @@ def request(
     batch_size: int = 1,
     sequence_length: int = 512,
     strategy: Strategy | None = None,
+    relay: Relay | None = None,
     timeout_s: float | None = None,
     wait: Annotated[bool, Parameter(negative="")] = False,
     reach: Asking = None,
@@ -48,6 +50,8 @@ def request(
         Sequence length that costs and memory are counted for.
     strategy
         How to split; the planner's settings by default.
+    relay
+        How the parts travel; the planner's settings by default.
     timeout_s
         Give the job up after so many seconds.
     wait
@@ -60,6 +64,7 @@ def request(
         sequence_length=sequence_length,
         strategy=strategy,
         timeout_s=timeout_s,
+        wishes=Wishes(relay=relay or UNSET),
     )
     return anyio.run(_request, wanted, wait, reach or Reach(), backend="asyncio")
 

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from config import load
 from messages.nodes import Node
-from messages.wishes import Strategy
+from messages.wishes import Relay, Strategy
 from services.console import capacity
 from services.console.failures import Usage
 from services.console.home import Home
@@ -30,6 +30,7 @@ def up(
     nodes_file: Path | None = None,
     home: Path | None = None,
     strategy: Strategy | None = None,
+    relay: Relay | None = None,
     batch_size: int = 1,
     sequence_length: int = 512,
     exit_when_done: Annotated[bool, Parameter(negative="")] = False,
@@ -51,6 +52,8 @@ def up(
         Where everything is kept; the same home again reuses what it holds.
     strategy
         How to split; the settings' by default.
+    relay
+        How the parts travel; the settings' by default.
     batch_size
         Batch that costs and memory are counted for.
     sequence_length
@@ -71,6 +74,7 @@ def up(
         nodes=_chosen(nodes, nodes_file, place),
         model_name=model_named(model) if model else "",
         strategy=strategy,
+        relay=relay,
         batch_size=batch_size,
         sequence_length=sequence_length,
         exit_when_done=exit_when_done,

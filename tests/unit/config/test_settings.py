@@ -36,6 +36,20 @@ def test_the_names_of_the_first_users_are_kept() -> None:
     assert settings.uploader.metadata_repo == "me/metadata"
 
 
+def test_the_relay_is_understood_where_it_stood_before(tmp_path: Path) -> None:
+    file = tmp_path / "williw.toml"
+    file.write_text('[distributor]\nrelay = "star"\nport = 7\n')
+    settings = load(file, {})
+    assert (settings.planner.relay, settings.distributor.port) == ("star", 7)
+    assert load(environ={"WILLIW_DISTRIBUTOR_RELAY": "chain"}).planner.relay == "chain"
+    assert load(file, {"WILLIW_PLANNER_RELAY": "auto"}).planner.relay == "auto"
+    file.write_text('[distributor]\nrelay = "star"\n[planner]\nrelay = "chain"\n')
+    assert load(file, {}).planner.relay == "chain"
+    file.write_text('[distributor]\nrelay = "ring"\n')
+    with pytest.raises(BadSettings, match="relay"):
+        load(file, {})
+
+
 def test_overrides_travel_to_a_child_by_its_environment() -> None:
     overrides: dict[str, dict[str, object]] = {
         "node": {"node_id": "n1", "origin": True, "compute_gflops": 12.5},

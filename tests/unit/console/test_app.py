@@ -29,9 +29,10 @@ COMMANDS = (
 )
 GROUPED = [["dead", name] for name in ("list", "show", "retry", "drop")] + [["node", "prune"]]
 FLAGS = {
-    "up": "--nodes --nodes-file --home --strategy --batch-size --sequence-length --exit-when-done",
+    "up": "--nodes --nodes-file --home --strategy --relay --batch-size --sequence-length "
+    "--exit-when-done",
     "run": "--provision",
-    "request": "--revision --batch-size --sequence-length --strategy --wait",
+    "request": "--revision --batch-size --sequence-length --strategy --relay --wait",
     "profile": "--batch-size --sequence-length",
     "preview": "--metadata --nodes --strategy --headroom --replicas --objective --explain --add "
     "--without",

@@ -131,3 +131,9 @@ def test_a_number_no_reader_would_take_never_leaves(value: float) -> None:
         encode(Progress(done=value, **fields))
     with pytest.raises(Undecodable):
         encode(Node(node_id="n", compute_gflops=value, memory_bytes=1))  # type: ignore[arg-type]
+
+
+def test_a_relay_that_nobody_wished_for_is_not_written_since_older_planners_know_no_null() -> None:
+    request = ModelRequest(model_name="org/name")
+    assert "relay" not in msgspec.json.decode(encode(request))["wishes"]
+    assert decode(encode(request), ModelRequest) == request

@@ -139,6 +139,20 @@ def test_in_a_mixed_plan_the_one_before_in_the_relay_is_asked_after_the_origin(
     assert asked["star"] == ("o",)
 
 
+def test_parts_travel_as_wished_for_and_else_as_the_settings_say(
+    model: Models, nodes: Nodes
+) -> None:
+    metadata, three = model(*[(10.0, 100)] * 9), nodes((10, 400), (10, 400), (10, 400))
+
+    def shape(wishes: Wishes, policy: Planner) -> str:
+        return plan_split(metadata, three, wishes, policy).megaphone_plan.topology
+
+    assert shape(ONE, Planner()) == "mixed"
+    assert shape(ONE, Planner(relay="star")) == "star"
+    asked = msgspec.structs.replace(ONE, relay="auto")
+    assert shape(asked, Planner(relay="star")) == "mixed"
+
+
 def test_an_explanation_tells_what_binds_and_what_more_would_bring(
     model: Models, nodes: Nodes
 ) -> None:
