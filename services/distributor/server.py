@@ -21,6 +21,7 @@ from aiohttp import web
 from services.checkpoint.chunks import chunk_count
 from services.distributor.access import Gate
 from services.distributor.content import Content, Extent
+from services.distributor.door import QUIET_S, Door
 from services.distributor.pace import Pace
 from services.distributor.transfer import FOR_HEADER, JOB_HEADER
 
@@ -33,6 +34,7 @@ SLOW_S = 30.0
 _RANGE = re.compile(r"^bytes=(\d{1,18})-(\d{1,18})\Z")
 _BEARER = re.compile(r"^Bearer ([\x21-\x7e]{1,256})\Z")
 _MAX_LINE = 2048
+_MAX_HEADERS = 32
 _CLEANUP_S = 3.0
 
 Find = Callable[[str, str, str], Awaitable[tuple[Content, int] | None]]
@@ -48,7 +50,7 @@ class DataServer:
     pace: Pace
     max_connections: int = 64
     sent_bytes: int = 0
-    _open: int = field(default=0)
+    _door: Door | None = None
     _turns: dict[object, "_Turn"] = field(default_factory=dict)
 
     @asynccontextmanager
@@ -63,26 +65,24 @@ class DataServer:
             access_log=None,
             max_line_size=_MAX_LINE,
             max_field_size=_MAX_LINE,
-            keepalive_timeout=60.0,
+            max_headers=_MAX_HEADERS,
+            keepalive_timeout=QUIET_S,
             shutdown_timeout=1.0,
         )
         await runner.setup()
+        assert runner.server is not None  # noqa: S101  # it is set up
+        self._door = Door(runner.server, self.max_connections, tls)
         try:
-            site = web.TCPSite(runner, host, port, ssl_context=tls)
-            await site.start()
-            yield runner.addresses[0][1]
+            async with self._door.open(host, port) as taken:
+                yield taken
         finally:
             with anyio.move_on_after(_CLEANUP_S, shield=True):
                 await runner.cleanup()
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
-        if self._open >= self.max_connections:
-            return web.Response(status=503, headers={"Retry-After": "1", "Connection": "close"})
-        self._open += 1
-        try:
+        assert self._door is not None  # noqa: S101  # who asks came in by it
+        with self._door.asking(request.protocol):
             return await self._answer(request)
-        finally:
-            self._open -= 1
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         digest, job_id = request.match_info["digest"], request.headers.get(JOB_HEADER, "")

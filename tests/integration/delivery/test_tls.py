@@ -1,8 +1,10 @@
 """Between nodes with certificates of one authority; whoever shows none hears nothing."""
 
 import shutil
+import socket
 import ssl
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import aiohttp
@@ -113,6 +115,21 @@ async def test_a_reader_without_a_certificate_of_the_authority_is_refused(
         known = ssl.create_default_context(cafile=str(ca))
         known.load_cert_chain(str(own["tls_cert_file"]), str(own["tls_key_file"]))
         assert await status(url, known) == 403
+
+
+async def test_who_never_shakes_hands_keeps_no_node_out(rig: Rig, ca: Path) -> None:
+    rig.options["b"]["max_connections"] = 4
+    own = rig.options["c"]
+    tls = ssl.create_default_context(cafile=str(ca))
+    tls.load_cert_chain(str(own["tls_cert_file"]), str(own["tls_key_file"]))
+    async with rig.nodes("b"):
+        url = await url_of(rig, "b")
+        with ExitStack() as strangers:
+            for _ in range(12):
+                port = int(url.rpartition(":")[2])
+                strangers.enter_context(socket.create_connection(("127.0.0.1", port)))
+            with anyio.fail_after(5):
+                assert await status(url, tls) == 403
 
 
 @pytest.mark.usefixtures("ca")
