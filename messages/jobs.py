@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from messages.base import Fact, Message
-from messages.ids import Generation, JobId, NodeId, PlanId, Positive
+from messages.ids import Generation, JobId, NodeId, PlanId
 from messages.wishes import Strategy, Wishes
 
 # A Hub id (`name` or `org/name`) or the absolute path of a directory on the origin. What a path may
@@ -22,6 +22,8 @@ ModelName = Annotated[
 Revision = Annotated[str, Meta(pattern=r"^(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9_./-]{0,254}$(?!\n)")]
 BatchSize = Annotated[int, Meta(ge=1, le=65_536)]
 SequenceLength = Annotated[int, Meta(ge=1, le=2**24)]
+# Far more than the facts of a job are kept for, and a number that every clock can count to.
+Timeout = Annotated[float, Meta(gt=0, le=366 * 86_400)]
 
 
 class ModelRequest(Message, frozen=True, kw_only=True):
@@ -37,7 +39,7 @@ class ModelRequest(Message, frozen=True, kw_only=True):
     sequence_length: SequenceLength = 512
     job_id: JobId | None = None
     node_id: NodeId | None = None
-    timeout_s: Positive | None = None
+    timeout_s: Timeout | None = None
     pickle: bool = False
     strategy: Strategy | None = None
     wishes: Wishes = Wishes()

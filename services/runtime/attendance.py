@@ -20,6 +20,9 @@ from services.runtime.service import Route
 log = structlog.get_logger()
 _TICK_S = 0.2
 _LOOK_EVERY_TICKS = 5
+# The server takes a delay that it cannot count in nanoseconds for none. Who wants longer says so
+# again, and a day of such asking costs a message 24 deliveries.
+LONGEST_DELAY_S = 3600.0
 # Outcomes after which the server delivers the message once more.
 COMES_AGAIN = frozenset({"not_yet", "tried_again", "handed_back", "cancelled"})
 
@@ -130,10 +133,10 @@ class Attendance:
             log.warning("not acknowledged", error=type(error).__name__)
 
     async def give_back(self, delay_s: float, outcome: str = "handed_back") -> None:
-        """Hand the message back, to come again after `delay_s`."""
+        """Hand the message back, to come again after `delay_s`, an hour at most."""
         self.outcome = outcome
         try:
-            await self.msg.nak(delay=delay_s or None)
+            await self.msg.nak(delay=max(0.0, min(LONGEST_DELAY_S, delay_s)) or None)
         except BUS_TROUBLE as error:
             log.warning("not handed back; it comes again when its lease ends", error=str(error))
 

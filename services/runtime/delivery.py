@@ -18,13 +18,12 @@ from messages.ids import JobId, NodeId
 from messages.jobs import JobFailed
 from messages.shards import ShardFailed
 from services.runtime import factlog, figures, incoming, progress
-from services.runtime.attendance import COMES_AGAIN, Attendance
+from services.runtime.attendance import COMES_AGAIN, LONGEST_DELAY_S, Attendance
 from services.runtime.bus import Bus
 from services.runtime.deadletters import bury, failure_of_unreadable
 from services.runtime.service import NotYet, Route
 
 log = structlog.get_logger()
-_LONGEST_ASKED_S = 3600.0
 _SAY_AGAIN_S = (0.1, 0.5, 1.0, 2.0)
 # An error may quote what it read: the failure of a job must always fit a message.
 _REASON_LENGTH = 4000
@@ -79,6 +78,8 @@ class Worker:
             with anyio.move_on_after(1, shield=True):
                 await attendance.give_back(0)
             raise
+        except Exception as error:  # no message ends a service
+            log.critical("left to come again when its lease ends", exc_info=error)
         finally:
             factlog.trace_parent.reset(reset)
             del self._held[sequence]
@@ -98,6 +99,18 @@ class Worker:
             log.error("cannot be said", subject=msg.subject, error=error.reason)
             await self._persist(bury(self._bus, self._service, msg, masked(error.reason)))
             await attendance.done("unsayable")
+        except Exception as error:  # a failed answer costs a delivery, no more
+            log.error("not answered", subject=msg.subject, exc_info=error)
+            await self._unanswered(attendance, error)
+
+    async def _unanswered(self, attendance: Attendance, error: Exception) -> None:
+        """After a bug in the answering itself: the message comes again, at last it is buried."""
+        if attendance.attempts <= self._settings.bus.max_deliver or self._route.patient:
+            await attendance.give_back(self._delay_s(attendance), "tried_again")
+            return
+        why = f"the answer to it failed: {type(error).__name__}"
+        await self._persist(bury(self._bus, self._service, attendance.msg, why))
+        await attendance.done("unsayable")
 
     async def _begin(self, attendance: Attendance) -> None:
         msg = attendance.msg
@@ -150,14 +163,17 @@ class Worker:
             log.error("giving up", error=reason, attempt=attempt, exc_info=unexpected)
             await self._give_up(attendance, message, reason)
             return
-        delays = self._settings.bus.retry_delays_s
-        delay_s = delays[min(attempt, len(delays)) - 1] * _jitter(attendance.sequence, attempt)
+        delay_s = self._delay_s(attendance)
         if isinstance(error, Passing):
-            delay_s = max(delay_s, min(error.after_s, _LONGEST_ASKED_S))
+            delay_s = max(delay_s, min(error.after_s, LONGEST_DELAY_S))
         log.warning(
             "trying again", error=reason, attempt=attempt, delay_s=delay_s, exc_info=unexpected
         )
         await attendance.give_back(delay_s, "tried_again")
+
+    def _delay_s(self, attendance: Attendance) -> float:
+        delays, attempt = self._settings.bus.retry_delays_s, attendance.attempts
+        return delays[min(attempt, len(delays)) - 1] * _jitter(attendance.sequence, attempt)
 
     async def _give_up(self, attendance: Attendance, message: Message, reason: str) -> None:
         await self._persist(bury(self._bus, self._service, attendance.msg, reason))

@@ -28,6 +28,7 @@ from messages.subjects import (
 )
 from services.requester.service import build
 from services.runtime.bus import Bus, Refused
+from services.runtime.graveyard import Graveyard
 from services.runtime.service import Route, Service
 from tests.bus_fixture import entry, running
 
@@ -134,6 +135,25 @@ async def test_a_job_past_its_deadline_fails_and_one_within_it_does_not(
     assert isinstance(said.fact, JobFailed)
     assert said.fact.stage == "deadline"
     assert await bus.facts.count(JOB_ENDED, job_id=early.job_id) == 0
+
+
+@pytest.mark.parametrize("timeout_s", ["1e10", "1e300"])
+async def test_a_deadline_beyond_every_clock_is_a_dead_letter_and_the_next_job_is_taken(
+    bus: Bus, settings: Settings, timeout_s: str
+) -> None:
+    body = b'{"model_name":"no/hub","job_id":"late","timeout_s":%s}' % timeout_s.encode()
+    async with running(bus, settings, build(settings, bus)) as actor:
+        await bus.client.publish("williw.model.request", body)
+        refusal = await bus.client.request("williw.api.request", body, timeout=5)
+        assert "timeout_s" in json.loads(refusal.data)["reason"]
+        accepted = await bus.ask(API_REQUEST, ModelRequest(model_name="m", timeout_s=366 * 86_400))
+        with anyio.fail_after(10):
+            await bus.facts.wait(MODEL_REQUESTED, job_id=accepted.job_id)
+        assert not actor.lacking()
+    (letter,) = await Graveyard(bus.client).letters()
+    assert letter.letter is not None
+    assert "timeout_s" in letter.letter.error
+    assert await bus.facts.count(MODEL_REQUESTED, job_id="late") == 0
 
 
 async def test_the_plan_is_answered_once_there_is_one(bus: Bus, settings: Settings) -> None:

@@ -112,6 +112,8 @@ def test_a_hub_id_or_an_absolute_path_is_a_model_name(name: str) -> None:
         {"sequence_length": 10**30},
         {"timeout_s": -1},
         {"timeout_s": 1e999},
+        {"timeout_s": 1e300},
+        {"timeout_s": 1e10},
         {"timeout_s": "soon"},
         {"wishes": {"headroom": 1}},
         {"revision": "../main"},
