@@ -88,7 +88,8 @@ class Jobs:
                 generation=state.generation,
                 stage="deadline",
                 reason=f"not done within the {timeout_s:g} s that the request gave it",
-                advice="`williw retry` goes on from what stands, or ask with a longer timeout_s",
+                advice=f"`williw retry {requested.job_id} --timeout-s SECONDS` goes on from what "
+                "stands with a longer deadline (0 for none)",
             ),
         )
 

@@ -60,6 +60,7 @@ class Graveyard:
 
     async def letter(self, number: int) -> Buried:
         """One letter; NoSuchLetter."""
+        _checked(number)
         raw = await self._get(number, following=False)
         if raw is None:
             raise NoSuchLetter(number)
@@ -82,6 +83,7 @@ class Graveyard:
 
     async def drop(self, number: int) -> None:
         """Remove a letter for good; NoSuchLetter."""
+        _checked(number)
         try:
             await self._js.delete_msg(names.DEAD_STREAM, number)
         except BUS_TROUBLE as error:
@@ -102,7 +104,14 @@ class Graveyard:
             raise Passing(f"dead letters not read: {type(error).__name__}") from error
 
 
+# Sequences count from 1, and the server reads them as unsigned numbers of 64 bits.
+_LAST_NUMBER = 2**64 - 1
 _ABSENT = (names.MESSAGE_NOT_FOUND, 10043, 10057)
+
+
+def _checked(number: int) -> None:
+    if not 1 <= number <= _LAST_NUMBER:
+        raise NoSuchLetter(number)
 
 
 def _read(raw: RawStreamMsg) -> Buried:

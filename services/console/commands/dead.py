@@ -103,9 +103,8 @@ async def _each(numbers: Sequence[int], every: bool, reach: Reach, again: bool) 
         raise Usage("name letters by their numbers, or --all", advice="see `williw dead list`")
     async with reached(reach) as bus:
         graveyard = Graveyard(bus.client)
-        letters = (
-            await graveyard.letters() if every else [await graveyard.letter(n) for n in numbers]
-        )
+        named = dict.fromkeys(numbers)
+        letters = await graveyard.letters() if every else [await graveyard.letter(n) for n in named]
         for one in letters:
             did = await _again(bus, one) if again else "removed"
             await graveyard.drop(one.number)

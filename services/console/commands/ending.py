@@ -1,6 +1,7 @@
 """`williw cancel` and `williw retry`."""
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Self
 
 import anyio
 import msgspec
@@ -8,14 +9,14 @@ from cyclopts import Parameter
 
 from messages.failures import Permanent
 from messages.ids import JobId
-from messages.jobs import CancelJob, ModelRequested
+from messages.jobs import CancelJob, ModelRequested, Timeout
 from messages.models import MetadataReady
 from messages.names import is_path
 from messages.state import JobState
 from messages.subjects import JOB_CANCEL, JOB_ENDED, METADATA_READY, MODEL_REQUESTED
 from services.console.commands.jobs import known, state_object
 from services.console.commands.request import wait_for_end
-from services.console.failures import EXIT_DONE, EXIT_FAILED
+from services.console.failures import EXIT_DONE, EXIT_FAILED, Usage
 from services.console.options import Asking, Reach
 from services.console.output import say, say_json
 from services.console.reaching import reached
@@ -63,6 +64,7 @@ def retry(
     job: str,
     /,
     *,
+    timeout_s: float | None = None,
     wait: Annotated[bool, Parameter(negative="")] = False,
     reach: Asking = None,
 ) -> int:
@@ -76,15 +78,46 @@ def retry(
     ----------
     job
         The job's id.
+    timeout_s
+        Give it up after so many seconds from now, 0 for never; by default after as many as the
+        request said, counted from now.
     wait
         Show the job until it has ended; exit code 1 unless it completed.
     """
-    return anyio.run(_retry, job_named(job), wait, reach or Reach(), backend="asyncio")
+    job_id, deadline = job_named(job), None if timeout_s is None else Deadline.of(timeout_s)
+    return anyio.run(_retry, job_id, deadline, wait, reach or Reach(), backend="asyncio")
 
 
-async def _retry(job_id: JobId, wait: bool, reach: Reach) -> int:
+@dataclass(frozen=True)
+class Deadline:
+    """What a request's `timeout_s` is to be: None for no deadline."""
+
+    timeout_s: float | None
+
+    @classmethod
+    def of(cls, timeout_s: float) -> Self:
+        """That of the command line, where 0 is none; Usage where no request may have it."""
+        try:
+            return cls(msgspec.convert(timeout_s, Timeout) if timeout_s else None)
+        except msgspec.ValidationError as error:
+            raise Usage(f"--timeout-s cannot be {timeout_s:g}: {error}") from None
+
+    def given(self, again: ModelRequested | MetadataReady) -> ModelRequested:
+        """A job's new beginning with this deadline; Permanent where it can have none."""
+        if not isinstance(again, ModelRequested):
+            raise Permanent(
+                f"job {again.job_id} came with metadata of its own, and such jobs have no deadline",
+                advice="leave --timeout-s out, and `williw cancel` it when it has had its time",
+            )
+        request = msgspec.structs.replace(again.request, timeout_s=self.timeout_s)
+        return msgspec.structs.replace(again, request=request)
+
+
+async def _retry(job_id: JobId, deadline: Deadline | None, wait: bool, reach: Reach) -> int:
     async with reached(reach) as bus:
         again = await next_generation(bus, await known(bus, job_id))
+        if deadline is not None:
+            again = deadline.given(again)
         await bus.facts.say(again)
         if reach.json:
             fields = {"job_id": job_id, "at": await bus.facts.now()}

@@ -72,7 +72,8 @@ def status(job: str, /, *, reach: Asking = None) -> int:
         rows = [(node, told.get(node, "not yet")) for node in state.node_ids]
         table(("node", "stage directory"), rows)
     if state.reason:
-        say(f"{state.status} at {state.stage}: {state.reason}")
+        say(f"{state.status}{f' at {state.stage}' if state.stage else ''}: {state.reason}")
+    if state.advice:
         say(f"  {state.advice}")
     return EXIT_DONE
 

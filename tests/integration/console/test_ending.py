@@ -21,6 +21,7 @@ from messages.wire import encode
 from services.requester.service import build
 from services.runtime import names
 from services.runtime.bus import Bus
+from services.runtime.graveyard import Graveyard, NoSuchLetter
 from tests.bus_fixture import running
 from tests.integration.console.household import williw
 from tests.integration.runtime.acting import (
@@ -87,6 +88,32 @@ async def test_a_retry_keeps_the_commit_that_a_branch_meant(
     assert said.fact.retry_of == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "timeout_s"), [((), 0.5), (("--timeout-s", "90"), 90.0), (("--timeout-s", "0"), None)]
+)
+async def test_a_retry_keeps_the_requests_deadline_unless_it_is_given_another_or_none(
+    bus: Bus, settings: Settings, words: tuple[str, ...], timeout_s: float | None
+) -> None:
+    request = ModelRequest(model_name="org/name", timeout_s=0.5)
+    await bus.facts.say(msgspec.structs.replace(REQUESTED, request=request))
+    await bus.facts.say(FAILED)
+    await told(settings, "retry", JOB, *words)
+    said = await bus.facts.last(MODEL_REQUESTED, job_id=JOB, generation=2)
+    assert said is not None
+    assert said.fact.request == msgspec.structs.replace(request, timeout_s=timeout_s)
+
+
+@pytest.mark.parametrize("timeout_s", ["-1", "nan", "1e10"])
+async def test_a_retry_with_a_deadline_that_no_request_may_have_is_refused(
+    bus: Bus, settings: Settings, timeout_s: str
+) -> None:
+    await bus.facts.say(REQUESTED)
+    await bus.facts.say(FAILED)
+    _, complaint = await told(settings, "retry", JOB, f"--timeout-s={timeout_s}", code=2)
+    assert "--timeout-s cannot be" in complaint
+    assert await bus.facts.last(MODEL_REQUESTED, job_id=JOB, generation=2) is None
+
+
 async def test_a_job_with_its_own_metadata_starts_again_from_those(
     bus: Bus, settings: Settings
 ) -> None:
@@ -103,6 +130,8 @@ async def test_a_job_with_its_own_metadata_starts_again_from_those(
     )
     await bus.facts.say(ready)
     await bus.facts.say(FAILED)
+    _, complaint = await told(settings, "retry", JOB, "--timeout-s", "9", code=1)
+    assert "such jobs have no deadline" in complaint
     answer, _ = await told(settings, "retry", JOB)
     assert (answer["type"], answer["generation"]) == ("MetadataReady", 2)
     said = await bus.facts.last(METADATA_READY, job_id=JOB)
@@ -154,3 +183,34 @@ async def test_a_letter_whose_message_is_gone_from_the_stream_says_so_and_stays(
     _, complaint = await told(settings, "dead", "retry", "1", code=1)
     assert "holds it no longer" in complaint
     assert len(await dead_letters(bus)) == 1
+
+
+async def test_a_number_that_no_letter_can_have_is_no_letter(bus: Bus, settings: Settings) -> None:
+    for number in (0, -1, 7, 2**63, 2**64 - 1, 2**64, 10**23):
+        for act in (Graveyard(bus.client).letter, Graveyard(bus.client).drop):
+            with pytest.raises(NoSuchLetter):
+                await act(number)
+    _, complaint = await told(settings, "dead", "show", "9" * 23, code=1)
+    assert f"there is no dead letter {'9' * 23}" in complaint
+
+
+async def test_a_letter_named_twice_is_dropped_once(bus: Bus, settings: Settings) -> None:
+    async with running(bus, settings, build(settings, bus)):
+        await bus.client.publish("williw.model.request", b"?")
+        await bus.client.flush()
+        with anyio.fail_after(20):
+            while not await dead_letters(bus):  # noqa: ASYNC110
+                await anyio.sleep(0.05)
+    answer, complaint = await told(settings, "dead", "drop", "1", "1")
+    assert (answer["number"], answer["did"], complaint) == (1, "removed", "")
+
+
+async def test_the_status_of_a_cancelled_job_says_why_and_names_no_stage(
+    bus: Bus, settings: Settings
+) -> None:
+    await bus.facts.say(REQUESTED)
+    await bus.facts.say(JobCancelled(origin=NODE, job_id=JOB, reason="no need"))
+    done = await anyio.to_thread.run_sync(
+        lambda: williw("status", JOB, "--nats-url", settings.bus.url)
+    )
+    assert done.stdout.splitlines()[-1] == "cancelled: no need"

@@ -134,6 +134,7 @@ async def test_a_job_past_its_deadline_fails_and_one_within_it_does_not(
             said = await bus.facts.wait(JOB_ENDED, job_id=late.job_id)
     assert isinstance(said.fact, JobFailed)
     assert said.fact.stage == "deadline"
+    assert f"williw retry {late.job_id} --timeout-s" in said.fact.advice
     assert await bus.facts.count(JOB_ENDED, job_id=early.job_id) == 0
 
 
