@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from messages.base import Fact, Message
-from messages.ids import Generation, JobId, NodeId, PlanId
+from messages.ids import Count, Generation, JobId, NodeId, PlanId
 from messages.wishes import Strategy, Wishes
 
 # A Hub id (`name` or `org/name`) or the absolute path of a directory on the origin. What a path may
@@ -71,7 +71,7 @@ class DeliveredStage(Message, frozen=True, kw_only=True):
 
     node_id: NodeId
     stage_dir: str
-    size_bytes: int
+    size_bytes: Count
 
 
 class JobCompleted(Fact, frozen=True, kw_only=True):
