@@ -11,7 +11,7 @@ NODES ?= 3
 JOBS ?= 10
 DEMO_HOME ?= .demo/home
 
-.PHONY: help setup demo cluster-demo test check bench clean
+.PHONY: help setup demo cluster-demo test release-check check bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,6 +43,11 @@ cluster-demo: setup $(DEMO_MODEL) ## ten times that on three NATS servers with T
 
 test: setup ## run every test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not release'
+
+# One after the other: they count seconds, and some start three servers and a house.
+release-check: setup ## what takes too long for every change: clusters, bursts, ten minutes of random faults
+	WILLIW_FAULTS_SECONDS=600 WILLIW_FAULTS_OUTAGE_S=30 $(BIN)/python -m pytest tests/integration/faults
+	$(BIN)/python -m pytest -m release --ignore tests/integration/faults
 
 check: setup ## lint and types
 	$(BIN)/ruff check .

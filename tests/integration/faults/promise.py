@@ -10,8 +10,10 @@ from messages.base import Fact
 from messages.ids import JobId
 from messages.jobs import JobCancelled, JobCompleted, JobEnded, JobFailed, ModelRequest
 from messages.plans import SplitPlanned
+from messages.shards import ShardDelivered
 from messages.subjects import API_REQUEST, JOB_ENDED, MODEL_REQUEST
 from services.checkpoint.stage import verify
+from services.distributor.store import place_beside
 from services.runtime import names
 from services.runtime.bus import Bus
 from services.runtime.connection import BUS_TROUBLE
@@ -62,8 +64,13 @@ async def settled(bus: Bus, timeout_s: float = 60.0) -> None:
     raise AssertionError(f"not at rest within {timeout_s:g} s: {left}")
 
 
-async def kept(house: House, bus: Bus, job_id: JobId, model: Path | None = None) -> JobEnded:
-    """The promise for one job that is over and at rest; its ending."""
+async def kept(
+    house: House, bus: Bus, job_id: JobId, model: Path | None = None, *, shared: bool = False
+) -> JobEnded:
+    """The promise for one job that is over and at rest; its ending.
+
+    A `shared` model was brought by other jobs since, whose stages its links may show.
+    """
     counts = await messages_by_subject(bus, job_filter(job_id))
     twice = {subject: count for subject, count in counts.items() if count != 1}
     assert not twice, f"said more than once: {twice}"
@@ -84,10 +91,22 @@ async def kept(house: House, bus: Bus, job_id: JobId, model: Path | None = None)
     nothing_half_visible(house)
     if isinstance(ending, JobCompleted) and model is not None:
         stages = [Path(node.stage_dir) for node in ending.nodes]
+        if shared:
+            stages = [_place(fact) for fact in _delivered(facts, ending)]
         report = await anyio.to_thread.run_sync(verify, stages, model)
         assert report.ok, report.problems
         assert report.coverage == "whole"
     return ending
+
+
+def _delivered(facts: list[Fact], ending: JobCompleted) -> list[ShardDelivered]:
+    parts = [fact for fact in facts if isinstance(fact, ShardDelivered)]
+    return [fact for fact in parts if fact.generation == ending.generation]
+
+
+def _place(delivered: ShardDelivered) -> Path:
+    """Where this very stage stands, whatever its model's link shows now."""
+    return place_beside(Path(delivered.stage_dir), delivered.stage_sha256)
 
 
 async def _facts(bus: Bus, job_id: JobId) -> list[Fact]:
