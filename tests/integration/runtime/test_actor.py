@@ -6,7 +6,8 @@ import anyio
 import msgspec
 import pytest
 
-from config.settings import Settings
+from config import logging
+from config.settings import Logging, Settings
 from messages.base import Fact
 from messages.failures import Passing, Permanent
 from messages.ids import JobId, NodeId
@@ -50,6 +51,7 @@ async def test_a_refusal_ends_the_job_with_its_reason_and_advice(
     async def handle(_: ModelRequested) -> Iterable[Fact]:
         raise Permanent("no such model hf_abcdefghijklmnop", advice="check the name")
 
+    logging.setup(Logging(format="json"), terminal=False)
     async with running(bus, settings, downloader(handle)):
         await bus.facts.say(REQUESTED)
         fact = (await ended(bus)).fact
