@@ -11,7 +11,7 @@ from messages.ids import JobId
 from messages.jobs import JobCancelled, JobCompleted, JobEnded, JobFailed, ModelRequest
 from messages.plans import SplitPlanned
 from messages.shards import ShardDelivered
-from messages.subjects import API_REQUEST, JOB_ENDED, MODEL_REQUEST
+from messages.subjects import API_REQUEST, JOB_ENDED, MODEL_REQUEST, subject_matching
 from services.checkpoint.stage import verify
 from services.distributor.store import place_beside
 from services.runtime import names
@@ -76,7 +76,8 @@ async def kept(
     assert not twice, f"said more than once: {twice}"
     with anyio.fail_after(20):
         # In a cluster a replica that lags behind may answer a read.
-        while len(facts := await _facts(bus, job_id)) != len(counts):  # noqa: ASYNC110
+        known = [subject for subject in counts if subject_matching(subject)]
+        while len(facts := await _facts(bus, job_id)) != len(known):  # noqa: ASYNC110
             await anyio.sleep(0.1)
     endings = [fact for fact in facts if isinstance(fact, JobEnded)]
     generations = Counter(fact.generation for fact in endings)

@@ -1,9 +1,11 @@
 """Faults planted in a forked service: it dies, stops or waits at an exact point of its work.
 
-A point is `handling` (a message came, its handler has done nothing), `handled` (the work is done,
-nothing is said), `said` (a fact is stored, the message not acknowledged) or `acknowledged`.
+A point is `handling` (a message came, its handler has done nothing), `within` (its handler has told
+of progress, or stored a document), `handled` (the work is done, nothing is said), `said` (a fact is
+stored, the message not acknowledged) or `acknowledged`.
 """
 
+import contextlib
 import os
 import signal
 import time
@@ -12,13 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 
 from messages.base import Fact, Message
+from messages.wire import encode
+from services.runtime import factlog, progress, registry
 from services.runtime.attendance import Attendance
+from services.runtime.connection import BUS_TROUBLE
+from services.runtime.documents import Documents
 from services.runtime.factlog import FactLog
 
 Fault = Mapping[str, Any]
-POINTS = ("handling", "handled", "said", "acknowledged")
+POINTS = ("handling", "within", "handled", "said", "acknowledged")
 
 
 def die(at: str, once: Path | None, job: str = "") -> Fault:
@@ -36,6 +43,16 @@ def hold(at: str, reached: Path, until: Path, job: str = "") -> Fault:
     return {"at": at, "do": "hold", "once": str(reached), "until": str(until), "job": job}
 
 
+def block(at: str, once: Path, for_s: float, job: str = "") -> Fault:
+    """Do nothing else for so long: no lease is renewed, no ping answered."""
+    return {"at": at, "do": "block", "once": str(once), "for_s": for_s, "job": job}
+
+
+def tomorrow() -> Fault:
+    """Write as a later version might: a field more in every message, and facts of a new kind."""
+    return {"at": "start", "do": "tomorrow"}
+
+
 def clock(by_s: float) -> Fault:
     """A clock that is wrong by so much."""
     return {"at": "start", "do": "clock", "by_s": by_s}
@@ -46,9 +63,12 @@ def tamper(faults: Sequence[Fault]) -> None:
     for fault in faults:
         if fault["do"] == "clock":
             _set_clock(fault["by_s"])
-    planted = [fault for fault in faults if fault["do"] != "clock"]
+        if fault["do"] == "tomorrow":
+            _write_as_tomorrow()
+    planted = [fault for fault in faults if fault["at"] != "start"]
     if planted:
         _plant(planted)
+        _plant_within(planted)
 
 
 def _set_clock(by_s: float) -> None:
@@ -56,6 +76,59 @@ def _set_clock(by_s: float) -> None:
     true_ns = time.time_ns
     time.time = lambda: true() + by_s
     time.time_ns = lambda: true_ns() + int(by_s * 1e9)
+
+
+def _write_as_tomorrow() -> None:
+    say = FactLog.say
+
+    def encoded(message: object) -> bytes:
+        fields = msgspec.json.decode(encode(message))
+        for inner in (fields, fields.get("request"), fields.get("node")):
+            if isinstance(inner, dict):
+                inner["of_tomorrow"] = {"deep": [1, None]}
+        return msgspec.json.encode(fields)
+
+    async def said(self: FactLog, fact: Fact) -> Any:
+        kind = type(fact).__name__.lower()
+        subject = f"williw.model.dreamt-{kind}.{fact.origin}.{fact.job_id}.{fact.generation}"
+        headers = {"Nats-Expected-Last-Subject-Sequence": "0"}
+        with contextlib.suppress(*BUS_TROUBLE):  # said by the other copy already
+            await self._js.publish(subject, b'{"type": "ModelDreamt"}', headers=headers)
+        return await say(self, fact)
+
+    factlog.encode = registry.encode = encoded  # type: ignore[attr-defined]
+    setattr(FactLog, "say", said)  # noqa: B010
+
+
+def _plant_within(faults: Sequence[Fault]) -> None:
+    report, store, put = progress.report, Documents.store, Documents.put
+
+    def reported(done: float, total: float, unit: Any = "bytes") -> None:
+        report(done, total, unit)
+        _strike_within(faults)
+
+    async def stored(self: Documents, body: bytes, name: str) -> Any:
+        kept = await store(self, body, name)
+        _strike_within(faults)
+        return kept
+
+    async def was_put(self: Documents, body: bytes, name: str, *, among: int = 1) -> Any:
+        kept = await put(self, body, name, among=among)
+        _strike_within(faults)
+        return kept
+
+    progress.report = reported
+    setattr(Documents, "store", stored)  # noqa: B010
+    setattr(Documents, "put", was_put)  # noqa: B010
+
+
+def _strike_within(faults: Sequence[Fault]) -> None:
+    """In any thread of a handler; only death comes so suddenly."""
+    gauge = progress.current.get()
+    for fault in faults:
+        named = gauge is not None and fault["job"] in ("", gauge.job_id)
+        if fault["at"] == "within" and named and _first(fault["once"]):
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _plant(faults: Sequence[Fault]) -> None:
@@ -100,6 +173,8 @@ async def _strike(faults: Sequence[Fault], at: str, job_id: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         if fault["do"] == "stop":
             os.kill(os.getpid(), signal.SIGSTOP)
+        if fault["do"] == "block":
+            time.sleep(fault["for_s"])  # noqa: ASYNC251
         if fault["do"] == "hold":
             while not Path(fault["until"]).exists():  # noqa: ASYNC110, ASYNC240
                 await anyio.sleep(0.02)

@@ -13,7 +13,7 @@ from services.runtime.factlog import job_filter
 from tests.integration.faults.house import House, until_file, wall_s
 from tests.integration.faults.promise import ask, ended, kept, messages_by_subject, settled
 from tests.integration.faults.table import Record, row
-from tests.integration.faults.tampering import clock, hold, stop
+from tests.integration.faults.tampering import block, clock, hold, stop, tomorrow
 
 pytestmark = pytest.mark.xdist_group("faults")
 DOUBLED = ("requester", "downloader", "profiler", "uploader", "planner", "splitter")
@@ -51,6 +51,50 @@ async def test_a_process_that_stood_still_past_its_lease_finds_that_all_was_said
         assert isinstance(ending, JobCompleted), ending
         row(record_property, f"{name}: SIGSTOP past its lease, a copy", ending, seconds[name])
     assert await messages_by_subject(bus, "williw.>") == before
+
+
+async def test_a_process_that_does_nothing_else_past_its_lease_finds_that_all_was_said(
+    house: House, bus: Bus, record_property: Record
+) -> None:
+    for name in house.children:
+        faults = (block("handled", house.fault_file(name), 2.5, job=f"job-{name}"),)
+        house.start(name, *(faults if name in DOUBLED else ()))
+        if name in DOUBLED:
+            house.start(name, *faults, copy="-b")
+    models = {name: house.model(name) for name in DOUBLED}
+    began = wall_s()
+    for name in DOUBLED:
+        await ask(bus, models[name], f"job-{name}")
+    endings = [await ended(bus, JobId(f"job-{name}")) for name in DOUBLED]
+    seconds = wall_s() - began
+    await settled(bus)
+    for name, model in models.items():
+        assert house.fault_file(name).exists(), f"{name} was never blocked"
+        assert isinstance(await kept(house, bus, JobId(f"job-{name}"), model), JobCompleted)
+    assert house.processes.deaths == []
+    row(record_property, "each blocked past its lease, a copy", endings[0], seconds)
+
+
+async def test_a_later_version_beside_this_one_harms_no_job_of_either(
+    house: House, bus: Bus, record_property: Record
+) -> None:
+    for name in house.children:
+        if name in DOUBLED:
+            house.start(name, tomorrow(), copy="-new")
+        house.start(name, *((tomorrow(),) if name == "distributor-node_002" else ()))
+    models = {f"job-{k}": house.model(f"versions-{k}") for k in range(8)}
+    began = wall_s()
+    for job_id, model in models.items():
+        await ask(bus, model, job_id)
+    endings = [await ended(bus, JobId(job_id)) for job_id in models]
+    seconds = wall_s() - began
+    await settled(bus)
+    stored = await messages_by_subject(bus, "williw.>")
+    assert sum(subject.startswith("williw.model.dreamt") for subject in stored) >= len(models)
+    for job_id, model in models.items():
+        assert isinstance(await kept(house, bus, JobId(job_id), model), JobCompleted)
+    assert house.processes.deaths == []
+    row(record_property, "a later version beside this one", endings[0], seconds)
 
 
 async def test_everything_delivered_again_to_two_copies_of_each_says_nothing_new(
