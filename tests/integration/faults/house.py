@@ -63,14 +63,16 @@ class Processes:
         threading.Thread(target=self._hear, daemon=True).start()
         self.wait(lambda: "nursery" in self._pids)
 
-    def start(self, name: str, child: Child, log: Path, *faults: Fault) -> None:
+    def start(
+        self, name: str, child: Child, log: Path, *faults: Fault, environ: Mapping[str, str]
+    ) -> None:
         """Start a process and wait until it exists; it is started again until it is ended."""
         known = self.pid(name)
         order = {
             "do": "start",
             "name": name,
             "module": f"services.{child.service}",
-            "environ": {**_environ(), **load.as_environ(child.overrides)},
+            "environ": {**_environ(), **environ, **load.as_environ(child.overrides)},
             "log": str(log),
             "faults": faults,
         }
@@ -142,7 +144,10 @@ class Processes:
 
 @dataclass
 class House:
-    """The children of one origin and its nodes, started on a bus; `sections` change settings."""
+    """The children of one origin and its nodes, started on a bus; `sections` change settings.
+
+    `environ` is what they find in their environment beside those.
+    """
 
     root: Path
     url: str
@@ -150,6 +155,7 @@ class House:
     sections: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     nodes: tuple[str, ...] = NODES
     children: dict[str, Child] = field(default_factory=dict)
+    environ: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         offered = tuple(
@@ -197,7 +203,8 @@ class House:
         """Start a child, or, under another name, a copy of it."""
         self.logs.mkdir(exist_ok=True)
         log = self.logs / f"{name}{copy}.log"
-        self.processes.start(name + copy, self.children[name], log, *faults)
+        child = self.children[name]
+        self.processes.start(name + copy, child, log, *faults, environ=self.environ)
 
     def start_all(self, **faults: tuple[Fault, ...]) -> None:
         """Start everything; faults by service, planted in each child of it."""

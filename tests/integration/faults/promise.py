@@ -13,6 +13,8 @@ from messages.plans import SplitPlanned
 from messages.shards import ShardDelivered
 from messages.subjects import API_REQUEST, JOB_ENDED, MODEL_REQUEST, subject_matching
 from services.checkpoint.stage import verify
+from services.console.commands.ending import next_generation
+from services.console.commands.jobs import known
 from services.distributor.store import place_beside
 from services.runtime import names
 from services.runtime.bus import Bus
@@ -34,6 +36,20 @@ async def ask(bus: Bus, model: Path | str, job_id: str, **fields: object) -> Job
 async def ask_api(bus: Bus, model: Path | str) -> JobId:
     """Ask by request and reply."""
     return (await bus.ask(API_REQUEST, ModelRequest(model_name=str(model)))).job_id
+
+
+async def nodes_live(bus: Bus, count: int) -> None:
+    """Wait until so many nodes are in the registry."""
+    with anyio.fail_after(30):
+        while len(await bus.registry.nodes()) != count:  # noqa: ASYNC110
+            await anyio.sleep(0.1)
+
+
+async def again(bus: Bus, job_id: JobId) -> int:
+    """What `williw retry` does; the new generation."""
+    fact = await next_generation(bus, await known(bus, job_id))
+    await bus.facts.say(fact)
+    return fact.generation
 
 
 async def ended(

@@ -53,6 +53,11 @@ def tomorrow() -> Fault:
     return {"at": "start", "do": "tomorrow"}
 
 
+def hasty() -> Fault:
+    """Bear with a silent Hub for half a second instead of half a minute."""
+    return {"at": "start", "do": "hasty"}
+
+
 def clock(by_s: float) -> Fault:
     """A clock that is wrong by so much."""
     return {"at": "start", "do": "clock", "by_s": by_s}
@@ -63,6 +68,8 @@ def tamper(faults: Sequence[Fault]) -> None:
     for fault in faults:
         if fault["do"] == "clock":
             _set_clock(fault["by_s"])
+        if fault["do"] == "hasty":
+            _lose_patience()
         if fault["do"] == "tomorrow":
             _write_as_tomorrow()
     planted = [fault for fault in faults if fault["at"] != "start"]
@@ -76,6 +83,13 @@ def _set_clock(by_s: float) -> None:
     true_ns = time.time_ns
     time.time = lambda: true() + by_s
     time.time_ns = lambda: true_ns() + int(by_s * 1e9)
+
+
+def _lose_patience() -> None:
+    from services.hub.transfer import Patience
+
+    # A dataclass's defaults, in the order of its fields: tries, two waits, how long a silence.
+    Patience.__init__.__defaults__ = (2, 0.05, 1.0, 0.5)
 
 
 def _write_as_tomorrow() -> None:

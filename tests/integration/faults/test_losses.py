@@ -1,43 +1,23 @@
 """Nodes that are lost for good, disks that are full, and a message that kills its service."""
 
-import shutil
 import signal
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import anyio
 import pytest
 
-from messages.ids import JobId
 from messages.jobs import JobCompleted, JobFailed
-from services.console.commands.ending import next_generation
-from services.console.commands.jobs import known
 from services.console.embedded import EmbeddedNats
 from services.runtime.bus import Bus, open_bus
 from services.runtime.graveyard import Graveyard
 from tests.integration.faults.conftest import MakeHouse
+from tests.integration.faults.disks import small_disk
 from tests.integration.faults.house import BUS, House, until_file, wall_s
-from tests.integration.faults.promise import ask, ended, kept, settled
+from tests.integration.faults.promise import again, ask, ended, kept, nodes_live, settled
 from tests.integration.faults.table import Record, row
 from tests.integration.faults.tampering import die, hold
 
 pytestmark = pytest.mark.xdist_group("faults")
 LOST = "distributor-node_003"
-
-
-async def nodes_live(bus: Bus, count: int) -> None:
-    with anyio.fail_after(30):
-        while len(await bus.registry.nodes()) != count:  # noqa: ASYNC110
-            await anyio.sleep(0.1)
-
-
-async def again(bus: Bus, job_id: JobId) -> int:
-    """What `williw retry` does; the new generation."""
-    fact = await next_generation(bus, await known(bus, job_id))
-    await bus.facts.say(fact)
-    return fact.generation
 
 
 async def test_a_node_lost_during_delivery_or_after_it_gets_its_job_a_new_plan(
@@ -132,19 +112,6 @@ async def test_a_message_that_kills_its_service_each_time_ends_as_a_dead_letter(
         generation = await again(bus, job_id)
         assert isinstance(await ended(bus, job_id, generation=generation), JobCompleted)
         row(record_property, "and tried again after it was mended", JobCompleted, wall_s() - began)
-
-
-@contextmanager
-def small_disk(place: Path, size_bytes: int) -> Iterator[None]:
-    """A file system of this size at `place`; skips where mounting is not allowed."""
-    place.mkdir(parents=True, exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(place)]
-    if not shutil.which("mount") or subprocess.run(mount, check=False).returncode:
-        pytest.skip("no right to mount a small file system here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 async def test_a_full_disk_at_cut_or_delivery_fails_the_job_and_a_retry_completes_it(
