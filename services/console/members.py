@@ -108,7 +108,8 @@ def _check_account(name: str) -> None:
         )
     if _RESERVED.fullmatch(name):
         raise Usage(
-            f"{name} is taken: SYS is the servers' own account, NAME_TAP and NAME_CLIENT those of NAME's people",
+            f"{name} is taken: SYS is the servers' own account, NAME_TAP and NAME_CLIENT are those "
+            "of NAME's people",
             advice="choose another name: TEAM_A",
         )
 
