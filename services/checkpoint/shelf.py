@@ -21,6 +21,7 @@ from blake3 import blake3
 from messages.documents import digest_of
 from messages.shards import StageManifest
 from messages.wire import Undecodable, decode
+from services.checkpoint.appearing import appear, sync_directory
 from services.checkpoint.layout import StageLayout
 
 _STAGE = re.compile(r"^[0-9a-f]{64}\Z")
@@ -47,14 +48,13 @@ class OriginShelf:
         """
         sha256 = digest_of(body)
         final, temporary = self.root / sha256, self.room()
-        (temporary / "manifest.json").write_bytes(body)
-        (temporary / "layout.json").write_bytes(msgspec.json.encode(stage))
+        _write(temporary / "manifest.json", body)
+        _write(temporary / "layout.json", msgspec.json.encode(stage))
         files = cut if cut is not None else final / "files"
         if files.is_dir():
             files.rename(temporary / "files")
-        if final.is_dir():
-            shutil.rmtree(final)
-        temporary.rename(final)
+        sync_directory(temporary)
+        appear(temporary, final)
         return sha256
 
     def room(self) -> Path:
@@ -166,6 +166,13 @@ def cut_key(layouts: Sequence[StageLayout], paths: Mapping[str, Path], materiali
         status = path.stat()
         facts.append((name, str(path), status.st_ino, status.st_size, status.st_mtime_ns))
     return str(blake3(msgspec.json.encode(facts)).hexdigest())
+
+
+def _write(path: Path, body: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(body)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def manifest_of(body: bytes) -> StageManifest:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -85,3 +86,27 @@ def test_the_same_cut_again_counts_as_a_use_and_ends_with_the_stage(shelf: Origi
     assert shelf.recall("other") is None
     shelf.remove(one)
     assert shelf.recall("key") is None
+
+
+def test_a_sweep_takes_what_dead_processes_left_and_nothing_else(shelf: OriginShelf) -> None:
+    whole = put(shelf, "p0", cut_bytes=10)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    left = [shelf.root / f".making-{gone.pid}-0123456789ab", shelf.root / ".making-x-0123456789ab"]
+    for place in left:
+        (place / "files").mkdir(parents=True)
+        (place / "files" / "half").write_bytes(b"half")
+    mine, other = shelf.room(), shelf.root / "not-of-the-shelf"
+    other.mkdir()
+    shelf.sweep()
+    assert set(shelf.root.iterdir()) == {shelf.root / whole, mine, other}
+
+
+def test_the_same_stage_again_takes_the_place_of_the_older_entry(shelf: OriginShelf) -> None:
+    sha256 = put(shelf, "p0", cut_bytes=10)
+    place = shelf.files(sha256)
+    assert place is not None
+    (place / "model.safetensors").write_bytes(b"older")
+    assert put(shelf, "p0", cut_bytes=20) == sha256
+    assert [entry.name for entry in shelf.root.iterdir()] == [sha256]
+    assert (place / "model.safetensors").read_bytes() == bytes(20)
