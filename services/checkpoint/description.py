@@ -10,7 +10,8 @@ import msgspec
 from messages.failures import Permanent
 from messages.ids import Count, NodeId, PlanId
 from messages.shards import StageFile, StageTensor
-from messages.wire import decode
+from messages.wire import Undecodable, decode
+from services.checkpoint.launching import LayerRange, Whole, launch_advice, role_of
 from services.checkpoint.layout import StageLayout
 
 STAGE_NAME = "williw.stage.json"
@@ -19,29 +20,10 @@ FORMAT = 1
 _FILE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,199}(/[A-Za-z0-9][A-Za-z0-9_.-]{0,199})?\Z")
 _KEPT = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".vocab", ".merges", ".py", ".spm")
 _LEFT = re.compile(r"(\.index\.json|\.safetensors\.json|/williw\.stage\.json)$")
-_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?|decoder|encoder)\.(\d+)\.")
-_EMBEDDING = re.compile(r"(embed|\bwte\b|\bwpe\b|^shared\.)")
-_HEAD = re.compile(r"(lm_head|embed_out|^score\.|classifier|pooler)")
-_LAUNCH = {
-    "transformers": "build the model of config.json on the meta device, then load every file "
-    "of the index with safetensors.torch.load_file and load_state_dict(strict=False, assign=True); "
-    "from_pretrained would fill what is not here with random values",
-    "mlx-lm": "load_model(path, strict=False, lazy=True), then run layer_range only",
-    "exo": "give layer_range.start and layer_range.end as the shard's start_layer and end_layer",
-}
 
 
 class BadStage(Permanent):
     """A directory that is no stage, or not the one it says it is."""
-
-
-class LayerRange(msgspec.Struct, frozen=True, kw_only=True):
-    """Layers [start, end), and the same as first and last, both included."""
-
-    start: Count
-    end: Count
-    first: Count
-    last: Count
 
 
 class StageDescription(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +49,7 @@ class StageDescription(msgspec.Struct, frozen=True, kw_only=True):
     model_tensors: Count = 0
     model_bytes: Count = 0
     files: tuple[StageFile, ...]
-    launch: dict[str, str] = msgspec.field(default_factory=lambda: dict(_LAUNCH))
+    launch: dict[str, str] = msgspec.field(default_factory=dict)
 
     @property
     def tensors(self) -> Iterator[tuple[StageFile, StageTensor]]:
@@ -79,14 +61,14 @@ def describe(
     layout: StageLayout,
     files: tuple[StageFile, ...],
     tied: Iterable[str],
-    model_tensors: int,
+    whole: Whole,
     model_bytes: int,
 ) -> StageDescription:
     """The description of a stage whose files have these digests."""
-    names = [tensor.name for tensor in layout.tensors]
-    held = set(names)
+    held = {tensor.name for tensor in layout.tensors}
     ties = tuple(sorted(held.intersection(tied)))
     first, last = layout.stage == 0, layout.stage == layout.stages - 1
+    role = role_of(held, whole, ties, first=first, last=last)
     return StageDescription(
         plan_id=layout.plan_id,
         model_name=layout.model_name,
@@ -95,24 +77,16 @@ def describe(
         stage=layout.stage,
         stages=layout.stages,
         replica=layout.replica,
-        layer_range=layer_range(names),
-        has_embedding=first or any(_EMBEDDING.search(name) for name in held - set(ties)),
-        has_head=last or any(_HEAD.search(name) for name in held),
+        layer_range=role.layer_range,
+        has_embedding=role.has_embedding,
+        has_head=role.has_head,
         tied=ties,
         size_bytes=sum(tensor.size_bytes for tensor in layout.tensors),
-        model_tensors=model_tensors,
+        model_tensors=whole.tensors,
         model_bytes=model_bytes,
         files=files,
+        launch=launch_advice(role.layer_range),
     )
-
-
-def layer_range(names: Iterable[str]) -> LayerRange | None:
-    """The layer numbers in these tensor names, or None; a scattered set gives its extremes."""
-    numbers = [int(found[1]) for name in names if (found := _LAYER.search(name))]
-    if not numbers:
-        return None
-    first, last = min(numbers), max(numbers)
-    return LayerRange(start=first, end=last + 1, first=first, last=last)
 
 
 def encode_description(description: StageDescription) -> bytes:
@@ -132,14 +106,16 @@ def with_files(body: bytes, files: tuple[StageFile, ...]) -> bytes:
 
 def read_description(directory: Path) -> StageDescription:
     """The description in a stage directory; BadStage where there is none that can be read."""
-    path = directory / STAGE_NAME
     try:
-        return decode(path.read_bytes(), StageDescription)
+        return decode((directory / STAGE_NAME).read_bytes(), StageDescription)
     except OSError as error:
-        raise BadStage(
-            f"{directory} is no stage directory: {STAGE_NAME} {error.strerror}",
-            advice="name directories that `williw split` or a node's distributor made",
-        ) from None
+        why = f"{STAGE_NAME}: {error.strerror}"
+    except Undecodable as error:
+        why = f"{STAGE_NAME} is damaged: {error.reason}"
+    raise BadStage(
+        f"{directory} is no stage directory: {why}",
+        advice="name directories that `williw split` or a node's distributor made",
+    )
 
 
 def companions(model_dir: Path) -> dict[str, int]:

@@ -8,12 +8,12 @@ while the rest is copied (sync_file_range): the sync at the end has little left 
 import errno
 import fcntl
 import os
-import shutil
 import struct
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from services.checkpoint.appearing import appear, sync_directory
 from services.checkpoint.chunks import chunk_count, chunk_digests, chunk_range
 from services.checkpoint.layout import FileLayout, Literal, Span
 from services.checkpoint.sources import SourceFiles
@@ -75,21 +75,21 @@ def copy_file(file: FileLayout, sources: SourceFiles, target: Path) -> None:
 def publish(temporary: Path, final: Path) -> None:
     """Make a finished directory visible under its name, by one rename after syncing it."""
     for directory in {path.parent for path in temporary.rglob("*")} | {temporary}:
-        _sync_directory(directory)
-    with suppress(OSError):
-        temporary.rename(final)
-    if temporary.exists():  # somebody else made the same stage first, or an older one is there
-        shutil.rmtree(final)
-        temporary.rename(final)
-    _sync_directory(final.parent)
+        sync_directory(directory)
+    appear(temporary, final)
 
 
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def shares_blocks(source: Path, folder: Path) -> bool:
+    """Whether files in `folder` can share the blocks of the file `source`, of 4 KiB or more."""
+    with suppress(OSError), source.open("rb") as file:
+        descriptor = os.open(folder, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+        try:
+            request = struct.pack("qQQQ", file.fileno(), 0, _BLOCK, 0)
+            fcntl.ioctl(descriptor, _FICLONERANGE, request)
+            return True
+        finally:
+            os.close(descriptor)
+    return False
 
 
 def _copy(

@@ -40,8 +40,8 @@ def lay_out(
     """The layout of each node's stage, without its description, in the plan's order.
 
     `companions` are the model's other files with their sizes (configuration, tokenizer). A tensor
-    on two stages of one copy must be tied: in `ties`, or on the first and the last stage. Raises
-    BadLayout where the stages would not rebuild the source.
+    on two stages of one copy must be tied: in one of the groups `ties`. Raises BadLayout where the
+    stages would not rebuild the source.
     """
     parts = parts_of(plan)
     missing = sorted({n for part in parts for n in part.names if n not in checkpoint})
@@ -51,8 +51,8 @@ def lay_out(
             + ", ".join(missing[:8]),
             advice="plan again from the metadata of exactly this revision of the model",
         )
-    stages = 1 + max(part.stage for part in parts)
-    shared = shared_tensors(parts, ties)
+    stages = _stages(parts)
+    shared = shared_tensors(parts)
     layouts = tuple(
         StageLayout(
             plan_id=plan.plan_id,
@@ -61,23 +61,25 @@ def lay_out(
             directory=directory_name(plan.model_name),
             node_id=part.node_id,
             stage=part.stage,
-            stages=stages,
+            stages=stages[part.replica],
             replica=part.replica,
             chunk_bytes=chunk_bytes,
-            files=_files(part, stages, shared, checkpoint, companions),
+            files=_files(part, max(stages.values()), shared, checkpoint, companions),
         )
         for part in parts
     )
     sources = {name: header.file_size for name, header in checkpoint.files.items()}
     for layout in layouts:
         layout.validate(sources | dict(companions))
-    allowed = {name for group in ties for name in group} | _at_both_ends(parts, stages)
-    check_coverage(layouts, checkpoint.names, allowed)
+    check_coverage(layouts, checkpoint.names, {name for group in ties for name in group})
     return layouts
 
 
 def parts_of(plan: SplitPlan) -> tuple[Part, ...]:
-    """What each node holds, by the assignments, or by `split_plan` where a plan has none."""
+    """What each node holds, by the assignments, or by `split_plan` where a plan has none.
+
+    Raises BadLayout where the plan says both and they differ.
+    """
     if not plan.assignments:
         if not plan.split_plan:
             raise BadLayout(f"plan {plan.plan_id} gives no node anything")
@@ -87,13 +89,22 @@ def parts_of(plan: SplitPlan) -> tuple[Part, ...]:
     for one in plan.assignments:
         part = parts.get(one.node_id) or Part(one.node_id, one.stage, one.replica, ())
         parts[one.node_id] = replace(part, names=part.names + one.layer_names)
+    if plan.split_plan:
+        shared_out = {node: set(share.layer_names) for node, share in plan.split_plan.items()}
+        assigned = {node: set(part.names) for node, part in parts.items()}
+        both = sorted(shared_out.keys() | assigned.keys())
+        wrong = [node for node in both if shared_out.get(node) != assigned.get(node)]
+        if wrong:
+            raise BadLayout(
+                f"the plan's split_plan and its assignments give {', '.join(wrong[:8])} "
+                "different tensors",
+                advice="plan again; a plan edited by hand must say the same in both",
+            )
     return tuple(parts.values())
 
 
-def shared_tensors(
-    parts: Sequence[Part], ties: Sequence[Sequence[str]] = ()
-) -> dict[str, tuple[int, ...]]:
-    """The tensors that several stages of one copy hold, with the numbers of those stages."""
+def shared_tensors(parts: Sequence[Part]) -> dict[str, tuple[int, ...]]:
+    """The tensors that stages of several numbers hold, with those: tied, or in unlike copies."""
     holders: dict[str, set[int]] = {}
     for part in parts:
         for name in part.names:
@@ -101,10 +112,19 @@ def shared_tensors(
     return {name: tuple(sorted(held)) for name, held in holders.items() if len(held) > 1}
 
 
-def _at_both_ends(parts: Sequence[Part], stages: int) -> set[str]:
-    first = {name for part in parts if part.stage == 0 for name in part.names}
-    last = {name for part in parts if part.stage == stages - 1 for name in part.names}
-    return first & last
+def _stages(parts: Sequence[Part]) -> dict[int, int]:
+    """How many stages each copy has; BadLayout where they are not numbered from 0, each once."""
+    copies: dict[int, list[int]] = {}
+    for part in parts:
+        copies.setdefault(part.replica, []).append(part.stage)
+    for replica, numbers in copies.items():
+        if sorted(numbers) != list(range(len(numbers))):
+            shown = ", ".join(str(number) for number in sorted(numbers)[:8])
+            raise BadLayout(
+                f"copy {replica} of the plan has {len(numbers)} stages with the numbers {shown}",
+                advice="the stages of a copy are numbered from 0, one for each node",
+            )
+    return {replica: len(numbers) for replica, numbers in copies.items()}
 
 
 def _files(

@@ -14,7 +14,7 @@ import anyio.to_thread
 from config.settings import Settings
 from messages.base import Fact
 from messages.documents import Document, digest_of
-from messages.failures import Passing, Permanent
+from messages.failures import Passing
 from messages.ids import NodeId, Sha256
 from messages.metadata import ModelMetadata
 from messages.models import ModelDownloaded
@@ -23,30 +23,16 @@ from messages.shards import Access, ShardsReady, StageManifest, StageReady
 from messages.subjects import MODEL_DOWNLOADED, SPLIT_PLANNED
 from messages.wire import encode
 from services.checkpoint.description import STAGE_NAME, without_files
-from services.checkpoint.layout import Literal
+from services.checkpoint.layout import Literal, StageLayout
 from services.checkpoint.shelf import OriginShelf, ShelvedStage, cut_key, manifest_of
 from services.checkpoint.sources import SourceFiles
 from services.runtime.bus import Bus
 from services.runtime.service import Route, Service
-from services.splitter.split import Cutter, Stage, cutter
+from services.splitter.cutter import Cutter, Stage, cutter
+from services.splitter.failures import NoModelHere, NotEnoughDisk
 from services.splitter.stop import Report, on_threads
 
 Put = Callable[[bytes, str], Awaitable[Document]]
-
-
-class NoModelHere(Permanent):
-    """The plan is for a model that this origin's disk does not hold."""
-
-
-class NotEnoughDisk(Permanent):
-    """The stages do not fit: `needed_bytes`, `free_bytes`, `path`."""
-
-    def __init__(self, needed_bytes: int, free_bytes: int, path: Path) -> None:
-        super().__init__(
-            f"writing the stages takes {needed_bytes} bytes, and {path} has {free_bytes} free",
-            advice='free some, or set materialize = "none" in [splitter] to serve from the source',
-        )
-        self.needed_bytes, self.free_bytes, self.path = needed_bytes, free_bytes, path
 
 
 @dataclass(frozen=True)
@@ -170,19 +156,24 @@ class Splitter:
         paths = {name: str(path) for name, path in made.paths.items()}
         shas: dict[str, str] = {}
         with SourceFiles(made.paths) as sources:
-            for layout in made.layouts:
+
+            def one(layout: StageLayout) -> None:
                 room = self._shelf.room() if layout.node_id in written else None
                 try:
-                    stage = made.cut(layout, sources, room)
-                except BaseException as error:
+                    shas[layout.node_id] = self._keep(made.cut(layout, sources, room), paths, room)
+                finally:
                     if room is not None:
                         shutil.rmtree(room, ignore_errors=True)
-                    full = (errno.ENOSPC, errno.EDQUOT)
-                    if isinstance(error, OSError) and error.errno in full:
-                        self._check_space(1 << 62)
-                    raise
-                shas[layout.node_id] = self._keep(stage, paths, room)
-        return shas
+
+            try:
+                # Stages that are only read have no sync to wait for, and files in common.
+                jobs = self._settings.splitter.jobs if written else 1
+                made.side_by_side(one, made.layouts, jobs)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    self._check_space(1 << 62)
+                raise
+        return {layout.node_id: shas[layout.node_id] for layout in made.layouts}
 
     def _keep(self, stage: Stage, paths: dict[str, str], room: Path | None) -> str:
         body = encode(stage.manifest)
@@ -200,7 +191,12 @@ class Splitter:
         self._settings.origin_dir.mkdir(parents=True, exist_ok=True)
         free_bytes = shutil.disk_usage(self._settings.origin_dir).free
         if needed_bytes > free_bytes:
-            raise NotEnoughDisk(needed_bytes, free_bytes, self._settings.origin_dir)
+            raise NotEnoughDisk(
+                needed_bytes,
+                free_bytes,
+                self._settings.origin_dir,
+                'free some, or set materialize = "none" in [splitter] to serve from the source',
+            )
 
 
 async def _ready(plan_id: str, made: Made, put: Put) -> StageReady:

@@ -30,7 +30,7 @@ from services.checkpoint.checkpoint import open_checkpoint
 from services.checkpoint.layout import StageLayout
 from services.checkpoint.sources import SourceFiles
 from services.splitter import cutting
-from services.splitter.split import Cutter, cutter
+from services.splitter.cutter import Cutter, cutter
 
 STAGES = 3
 

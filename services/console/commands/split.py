@@ -1,5 +1,6 @@
 """`williw split`: stage directories from a plan, without a bus."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from messages.plans import SplitPlan
 from services.console.failures import EXIT_DONE, Usage
 from services.console.files import read_json
 from services.console.options import Answer
-from services.console.output import say_json, size, table
+from services.console.output import note, say_json, size, table
+
+MOST_JOBS = 256
 
 
 def split(
@@ -24,6 +27,9 @@ def split(
 ) -> int:
     """Cut a model into the stage directories of a plan: OUT/<node>, each appearing by one rename.
 
+    An older stage in its place is replaced, anything else refused. OUT is for one command at a
+    time: a second one waits.
+
     Example: williw split ./model --plan plan.json --out stages
 
     Parameters
@@ -37,17 +43,22 @@ def split(
     node
         Cut this node's stage only.
     jobs
-        Stages or files read side by side.
+        Stages cut side by side.
     """
     if not model_dir.is_dir():
         raise Usage(f"{model_dir} is not a directory")
-    if jobs < 1:
-        raise Usage(f"--jobs must be 1 or more, not {jobs}")
+    if not 1 <= jobs <= MOST_JOBS:
+        raise Usage(f"--jobs must be from 1 to {MOST_JOBS}, not {jobs}")
     wanted = read_json(plan, SplitPlan)
+    from services.splitter.failures import Occupied
     from services.splitter.split import split_directory
 
+    chosen = None if node is None else NodeId(node)
+    waiting = functools.partial(note, f"another command cuts into {out}: waiting for it")
     try:
-        made = split_directory(model_dir, wanted, out, None if node is None else NodeId(node), jobs)
+        made = split_directory(model_dir, wanted, out, chosen, jobs, waiting)
+    except Occupied as error:
+        raise Usage(error.reason, advice=error.advice) from None
     except OSError as error:
         raise Permanent(f"cannot write {error.filename or out}: {error.strerror}") from None
     if output and output.json:

@@ -14,7 +14,7 @@ from services.checkpoint.description import STAGE_NAME, without_files
 from services.checkpoint.layout import Literal
 from services.checkpoint.sources import SourceFiles
 from services.distributor.recipe import layout_of, made_files
-from services.splitter.split import cutter
+from services.splitter.cutter import cutter
 
 A = NodeId("a")
 

@@ -1,17 +1,21 @@
 """A plan and a checkpoint give layouts that rebuild the source, or are refused with the names."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from messages.plans import MegaphonePlan, NodeShare, SplitPlan
+from messages.ids import NodeId
+from messages.plans import Assignment, MegaphonePlan, NodeShare, SplitPlan
 from services.checkpoint.checkpoint import open_checkpoint
+from services.checkpoint.description import read_description
 from services.checkpoint.layout import BadLayout, FileLayout, Literal, Span
 from services.checkpoint.stage import verify
 from services.splitter.laying import lay_out
@@ -101,7 +105,7 @@ def ones(*names: str) -> dict[str, np.ndarray[Any, Any]]:
 def test_a_tied_embedding_is_one_file_on_the_first_and_the_last_stage(tmp_path: Path) -> None:
     source = model(tmp_path / "m", ones("embed.weight", "layers.0.w", "layers.1.w"))
     plan = plan_of({"a": ("embed.weight", "layers.0.w"), "b": ("layers.1.w", "embed.weight")})
-    first, last = lay_out(plan, open_checkpoint(source), {}, 4096)
+    first, last = lay_out(plan, open_checkpoint(source), {}, 4096, ties=[("embed.weight", "head")])
     assert first.files[1] == last.files[1]
     assert first.files[1].name == "model-00003-of-00003.safetensors"
 
@@ -112,6 +116,77 @@ def test_a_tensor_on_two_stages_that_is_not_tied_is_refused_by_name(tmp_path: Pa
     with pytest.raises(BadLayout, match=r"twice that are not tied: layers\.1\.w"):
         lay_out(plan, open_checkpoint(source), {}, 4096)
     assert lay_out(plan, open_checkpoint(source), {}, 4096, ties=[("layers.1.w", "head")])
+
+
+def test_a_layer_on_the_first_and_the_last_stage_is_not_tied_for_being_there(
+    tmp_path: Path,
+) -> None:
+    names = ("model.embed_tokens.weight", "model.layers.0.w", "model.layers.1.w")
+    source = model(tmp_path / "m", ones(*names))
+    plan = plan_of({"a": names[:2], "b": names[1:]})
+    with pytest.raises(BadLayout, match=r"twice that are not tied: model\.layers\.0\.w"):
+        split_directory(source, plan, tmp_path / "out")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_embedding_on_two_stages_is_tied_where_the_configuration_says_so(
+    tmp_path: Path, tied: bool
+) -> None:
+    names = ("model.embed_tokens.weight", "model.layers.0.w", "model.layers.1.w")
+    source = model(tmp_path / "m", ones(*names))
+    (source / "config.json").write_text(json.dumps({"tie_word_embeddings": tied}))
+    plan = plan_of({"a": names[:2], "b": (*names[2:], names[0])})
+    if tied:
+        first, last = split_directory(source, plan, tmp_path / "out")
+        assert verify([first.directory, last.directory], source).problems == ()
+        assert read_description(last.directory).tied == names[:1]
+    else:
+        with pytest.raises(BadLayout, match="twice that are not tied"):
+            split_directory(source, plan, tmp_path / "out")
+
+
+def assigned(*stages: tuple[str, int, int, tuple[str, ...]]) -> SplitPlan:
+    """A plan by assignments: node, replica, stage, tensors."""
+    return msgspec.structs.replace(
+        plan_of({}),
+        assignments=tuple(
+            Assignment(
+                node_id=NodeId(node),
+                stage=stage,
+                replica=replica,
+                start_block=0,
+                end_block=1,
+                layer_names=names,
+                compute_required=1.0,
+                memory_bytes=1,
+                stage_s=1.0,
+            )
+            for node, replica, stage, names in stages
+        ),
+    )
+
+
+def test_stages_that_are_not_numbered_from_0_in_each_copy_are_refused(tmp_path: Path) -> None:
+    source = open_checkpoint(model(tmp_path / "m", ones("a.w", "b.w")))
+    plan = assigned(("a", 0, 0, ("a.w",)), ("b", 0, 10**15, ("b.w",)))
+    with pytest.raises(BadLayout, match="2 stages with the numbers 0, 1000000000000000"):
+        lay_out(plan, source, {}, 4096)
+
+
+def test_each_copy_has_the_stages_it_has(tmp_path: Path) -> None:
+    source = open_checkpoint(model(tmp_path / "m", ones("a.w", "b.w")))
+    plan = assigned(("a", 0, 0, ("a.w",)), ("b", 0, 1, ("b.w",)), ("c", 1, 0, ("a.w", "b.w")))
+    assert [layout.stages for layout in lay_out(plan, source, {}, 4096)] == [2, 2, 1]
+
+
+def test_a_plan_that_says_two_things_is_refused(tmp_path: Path) -> None:
+    source = open_checkpoint(model(tmp_path / "m", ones("a.w", "b.w")))
+    both = assigned(("a", 0, 0, ("a.w",)), ("b", 0, 1, ("b.w",)))
+    same = plan_of({"a": ("a.w",), "b": ("b.w",)})
+    other = plan_of({"a": ("b.w",), "b": ("b.w",)})
+    assert lay_out(msgspec.structs.replace(both, split_plan=same.split_plan), source, {}, 4096)
+    with pytest.raises(BadLayout, match="give a different tensors"):
+        lay_out(msgspec.structs.replace(both, split_plan=other.split_plan), source, {}, 4096)
 
 
 def test_a_plan_that_leaves_a_tensor_out_is_refused_by_name(tmp_path: Path) -> None:

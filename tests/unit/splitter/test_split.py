@@ -1,5 +1,6 @@
 """Cutting a model directory: by ranges, by one rename, not twice, and verified afterwards."""
 
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
@@ -7,40 +8,17 @@ import pytest
 from safetensors.numpy import save_file
 
 from messages.ids import NodeId
-from messages.plans import MegaphonePlan, NodeShare, SplitPlan
 from services.checkpoint.description import BadStage, read_description
+from services.checkpoint.sources import SourceFiles
 from services.checkpoint.stage import verify
+from services.splitter.cutter import cutter
 from services.splitter.split import split_directory
-
-NAMES = tuple(f"model.layers.{k}.w.weight" for k in range(8))
+from tests.unit.splitter.small import NAMES, plan_of, write_model
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    directory = tmp_path / "model"
-    (directory / "1_Pooling").mkdir(parents=True)
-    rng = np.random.default_rng(1)
-    tensors = {name: rng.standard_normal((200, 300)).astype(np.float32) for name in NAMES}
-    save_file(tensors, directory / "model.safetensors")
-    (directory / "config.json").write_text("{}")
-    (directory / "README.md").write_text("not for nodes")
-    (directory / "1_Pooling" / "config.json").write_text('{"pooling": true}')
-    return directory
-
-
-def plan_of(*parts: tuple[str, ...]) -> SplitPlan:
-    shares = {
-        NodeId(f"n{k}"): NodeShare(layer_names=names, total_compute=0, compute_utilization=0)
-        for k, names in enumerate(parts)
-    }
-    return SplitPlan(
-        plan_id="p1",  # type: ignore[arg-type]
-        model_name="org/m",
-        model_url="",
-        selected_nodes=(),
-        split_plan=shares,
-        megaphone_plan=MegaphonePlan(start_node=NodeId("n0"), chain=()),
-    )
+    return write_model(tmp_path / "model")
 
 
 def test_the_same_plan_again_writes_nothing(model: Path, tmp_path: Path) -> None:
@@ -118,3 +96,31 @@ def test_a_file_that_does_not_belong_is_found(model: Path, tmp_path: Path) -> No
     save_file({"x": np.ones(3)}, tmp_path / "n1" / "extra.safetensors")
     report = verify([tmp_path / "n0", tmp_path / "n1"])
     assert "extra.safetensors is no file of this stage" in report.problems[0]
+
+
+def test_what_a_stage_says_of_itself_is_part_of_it(model: Path, tmp_path: Path) -> None:
+    (first,) = split_directory(model, plan_of(NAMES), tmp_path / "out")
+    described = first.directory / "williw.stage.json"
+    body = described.read_bytes()
+    described.write_bytes(body.replace(b'"has_head": true', b'"has_head": false'))
+    assert described.read_bytes() != body
+    (again,) = split_directory(model, plan_of(NAMES), tmp_path / "out")
+    assert again.written
+    assert described.read_bytes() == body
+
+
+def test_threads_report_as_who_asked_for_the_cut(model: Path, tmp_path: Path) -> None:
+    asked = ContextVar("asked", default="nobody")
+    asked.set("this test")
+    told: list[tuple[str, int, int]] = []
+
+    def report(done: int, total: int) -> None:
+        told.append((asked.get(), done, total))
+
+    made = cutter(model, plan_of(NAMES), chunk_bytes=65536, threads=3, report=report)
+    with SourceFiles(made.paths) as sources:
+        made.side_by_side(lambda layout: made.cut(layout, sources), made.layouts, 2)
+    assert len(told) > 10
+    assert {who for who, _, _ in told} == {"this test"}
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+    assert told[-1][1:] == (made.total_bytes, made.total_bytes)
