@@ -2,17 +2,20 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from messages.failures import Permanent
-from messages.shards import StageFile, StageTensor
+from messages.shards import StageTensor
 from services.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from services.checkpoint.chunks import READ_BYTES, digests_of_file, name_of_content
-from services.checkpoint.description import StageDescription, read_description
-
-_SHOWN = 5
+from services.checkpoint.chunks import READ_BYTES
+from services.checkpoint.config import CONFIG_NAME, read_config
+from services.checkpoint.description import BadStage, StageDescription, read_description
+from services.checkpoint.stage_check import faults_of, few
+from services.checkpoint.stage_set import disagreements, misdescribed, missing_from
+from services.checkpoint.ties import tied_names
 
 
 class VerifiedStage(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,21 +58,27 @@ def verify(
     bad: dict[str, None] = {}
     read: list[tuple[Path, StageDescription]] = []
 
-    def found(directory: Path, wrong: list[str]) -> None:
-        problems.extend(wrong)
-        bad.update({str(directory): None} if wrong else {})
+    def found(directory: Path, faults: Iterable[str]) -> None:
+        for fault in faults:
+            problems.append(f"{directory}: {fault}")
+            bad[str(directory)] = None
 
     for directory in stage_dirs:
         try:
             description = read_description(directory)
             read.append((directory, description))
-            found(directory, _check_stage(directory, description, threads))
-        except Permanent as error:
-            found(directory, [error.reason])
+            found(directory, faults_of(directory, description, threads))
+        except BadStage as error:
+            problems.append(error.reason)
+            bad[str(directory)] = None
+        except (Permanent, OSError) as error:
+            found(directory, [str(error)])
     model = _open(model_dir, problems) if model_dir is not None else None
-    descriptions = [description for _, description in read]
-    problems += _disagreements(descriptions)
-    missing = _missing(descriptions, model)
+    names = None if model is None else model.names
+    missing = missing_from(read, names)
+    problems += disagreements(read, _may_repeat(read, model_dir, names))
+    for directory, fault in misdescribed(read, names, complete=model is not None or not missing):
+        found(directory, [fault])
     if model is not None:
         problems += missing
         for directory, description in read:
@@ -88,81 +97,41 @@ def _open(model_dir: Path, problems: list[str]) -> Checkpoint | None:
     try:
         return open_checkpoint(model_dir)
     except Permanent as error:
-        problems.append(error.reason)
+        problems.append(f"{model_dir}: {error.reason}")
         return None
 
 
-def _check_stage(directory: Path, description: StageDescription, threads: int) -> list[str]:
-    problems = [
-        f"{directory.name}: {fault}"
-        for file in description.files
-        if (fault := _fault(directory / file.name, file, threads))
-    ]
-    if problems or not any(file.tensors for file in description.files):
-        return problems
-    found = {t.name: (t.file, t.offset, t.dtype, t.shape) for t in open_checkpoint(directory)}
-    said = {t.name: (f.name, t.start, t.dtype, t.shape) for f, t in description.tensors}
-    wrong = sorted(n for n in found.keys() | said.keys() if found.get(n) != said.get(n))
-    if wrong:
-        problems.append(f"{directory.name}: not as described: {_few(wrong)}")
-    known = {file.name for file in description.files}
-    foreign = sorted(p.name for p in directory.glob("*.safetensors") if p.name not in known)
-    return problems + [f"{directory.name}: {name} is no file of this stage" for name in foreign]
-
-
-def _fault(path: Path, file: StageFile, threads: int) -> str:
-    try:
-        if path.stat().st_size != file.size_bytes:
-            return f"{file.name} is {path.stat().st_size} bytes long, not {file.size_bytes}"
-        chunks = digests_of_file(path, file.chunk_bytes, threads=threads)
-    except (OSError, EOFError) as error:
-        return f"{file.name} cannot be read: {error}"
-    if chunks != file.chunks:
-        wrong = [
-            k for k, pair in enumerate(zip(chunks, file.chunks, strict=True)) if len({*pair}) > 1
-        ]
-        return f"{file.name} differs in chunks {_few(map(str, wrong))} of {len(chunks)}"
-    if name_of_content(file.size_bytes, file.chunks) != file.digest:
-        return f"{file.name} has a digest that its chunks do not give"
-    return ""
-
-
-def _disagreements(descriptions: Sequence[StageDescription]) -> list[str]:
-    """Stages are of one plan, and within one copy hold a tensor twice only where it is tied."""
-    problems: list[str] = []
-    if len({description.plan_id for description in descriptions}) > 1:
-        problems.append("the stages are of different plans")
-    seen: dict[tuple[int, str], int] = {}
-    for one in descriptions:
-        for _, tensor in one.tensors:
-            other = seen.setdefault((one.replica, tensor.name), one.stage)
-            if other != one.stage and tensor.name not in one.tied:
-                problems.append(f"{tensor.name} is on stages {other} and {one.stage}, and not tied")
-    return problems
-
-
-def _missing(descriptions: Sequence[StageDescription], model: Checkpoint | None) -> list[str]:
-    problems: list[str] = []
-    for replica in sorted({description.replica for description in descriptions}):
-        copy = [description for description in descriptions if description.replica == replica]
-        held = {tensor.name for description in copy for _, tensor in description.tensors}
-        if model is not None:
-            absent = sorted(set(model.names) - held)
-            foreign = sorted(held - set(model.names))
-            problems += [f"on no stage of copy {replica}: {_few(absent)}"] if absent else []
-            problems += [f"not in the model: {_few(foreign)}"] if foreign else []
-        elif len(held) != copy[0].model_tensors:
-            problems.append(f"copy {replica} has {len(held)} of {copy[0].model_tensors} tensors")
-    return problems
+def _may_repeat(
+    read: Sequence[tuple[Path, StageDescription]],
+    model_dir: Path | None,
+    names: Sequence[str] | None,
+) -> tuple[str, ...]:
+    """What two stages may hold, by the configuration of the model, else of the stages."""
+    held = {tensor.name for _, one in read for _, tensor in one.tensors} if names is None else names
+    for directory in [model_dir] if model_dir is not None else [where for where, _ in read]:
+        with suppress(Permanent, OSError):
+            return tied_names(read_config(directory), held)
+    return tied_names({}, held)
 
 
 def _differences(directory: Path, description: StageDescription, model: Checkpoint) -> list[str]:
-    wrong = sorted(
+    """Tensors and copied files whose bytes are not the model's."""
+    wrong = [
         tensor.name
         for file, tensor in description.tensors
         if tensor.name in model and not _same(directory / file.name, tensor, model)
-    )
-    return [f"{directory.name}: differs from the model: {_few(wrong)}"] if wrong else []
+    ]
+    root = model.path_of(CONFIG_NAME).parent
+    copies = [file for file in description.files if file.source is not None]
+    wrong += [
+        file.name
+        for file in copies
+        if not _equal_files(directory / file.name, root / (file.source or ""))
+    ]
+    lacking = not any(file.source == CONFIG_NAME for file in copies)
+    if lacking and (root / CONFIG_NAME).is_file():
+        wrong.append(CONFIG_NAME)
+    return [f"differs from the model: {few(sorted(wrong))}"] if wrong else []
 
 
 def _same(path: Path, tensor: StageTensor, model: Checkpoint) -> bool:
@@ -173,6 +142,14 @@ def _same(path: Path, tensor: StageTensor, model: Checkpoint) -> bool:
         return _equal(
             path, tensor.start, model.path_of(source.file), source.offset, source.size_bytes
         )
+    except OSError:
+        return False
+
+
+def _equal_files(a: Path, b: Path) -> bool:
+    try:
+        size_bytes = a.stat().st_size
+        return size_bytes == b.stat().st_size and _equal(a, 0, b, 0, size_bytes)
     except OSError:
         return False
 
@@ -197,9 +174,3 @@ def _shown(directory: Path, description: StageDescription) -> VerifiedStage:
         tensor_count=sum(1 for _ in description.tensors),
         size_bytes=description.size_bytes,
     )
-
-
-def _few(names: Iterable[str]) -> str:
-    listed = list(names)
-    rest = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
-    return ", ".join(listed[:_SHOWN]) + rest
