@@ -7,7 +7,7 @@ from typing import Any
 from config.settings import Settings
 from messages.failures import Passing, Permanent
 from messages.nodes import NodeEntry
-from services.console.failures import EXIT_DONE
+from services.console.failures import EXIT_DONE, Usage
 from services.console.options import Asking, Reach
 from services.console.output import note, plain, say, say_json, size, table
 from services.console.reaching import ask, settings_of
@@ -70,6 +70,10 @@ def prune(
     quota_bytes
         Keep as much as this in each directory; 0 keeps only what is in use.
     """
+    if quota_bytes < 0:
+        raise Usage(f"--quota-bytes must be 0 or more, not {quota_bytes}")
+    if models is not None and not models.is_dir():
+        raise Usage(f"{models} is not a directory")
     from services.distributor.prune import prune as prune_models
 
     reach = reach or Reach()
