@@ -12,7 +12,8 @@ from services.checkpoint.naming import is_embedding, is_head, is_output, is_toke
 _TRANSFORMERS = """\
 # Run in the stage's directory. What it lacks stays on the meta device; from_pretrained would
 # fill it with random values. What is computed, not stored (rotary tables, position ids), is on
-# the meta device too: build those modules again outside of it, as type(module)(config).
+# the meta device too: build those modules again outside of it, as type(module)(config). For a
+# model without a language head take AutoModel.
 import json, torch
 from pathlib import Path
 from safetensors.torch import load_file

@@ -26,6 +26,8 @@ from services.checkpoint.layout import StageLayout
 
 _STAGE = re.compile(r"^[0-9a-f]{64}\Z")
 _CUTS = "cuts"
+_DESCRIBED = 2
+"""Raised whenever the same layouts are described otherwise than before: known cuts are then old."""
 
 
 class ShelvedStage(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,7 +163,7 @@ def cut_key(layouts: Sequence[StageLayout], paths: Mapping[str, Path], materiali
 
     Two cuts of one key give the same digests, so the second need not read anything.
     """
-    facts: list[object] = [materialize, layouts]
+    facts: list[object] = [_DESCRIBED, materialize, layouts]
     for name, path in sorted(paths.items()):
         status = path.stat()
         facts.append((name, str(path), status.st_ino, status.st_size, status.st_mtime_ns))

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from messages.wire import encode
 from services.console import app
+from tests.unit.splitter.small import NAMES, plan_of, write_model
 
 COMMANDS = (
     "up",
@@ -103,6 +105,23 @@ def test_what_the_user_got_wrong_is_exit_code_2(
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err
+
+
+def test_a_place_where_no_stage_can_go_is_exit_code_2_with_advice(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    model, plan = write_model(tmp_path / "model"), tmp_path / "plan.json"
+    plan.write_bytes(encode(plan_of(NAMES)))
+    (tmp_path / "out" / "n0").mkdir(parents=True)
+    (tmp_path / "out" / "n0" / "notes").write_text("mine")
+    words = ["split", str(model), "--plan", str(plan), "--out"]
+    for out in (tmp_path / "out", model / "stages"):
+        assert app.run([*words, str(out)]) == 2
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert str(out) in told.err
+        assert "--out" in told.err
+    assert app.run([*words, str(tmp_path / "other")]) == 0
 
 
 def test_a_bad_setting_is_exit_code_2_and_names_the_one_that_was_meant(
