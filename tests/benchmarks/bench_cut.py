@@ -1,9 +1,11 @@
 """Cutting against `cp`: the same bytes, synced, side by side in one run, each in its own process.
 
     python tests/benchmarks/bench_cut.py [--mib 1024] [--dir DIR] [--rounds 3] [--seed-way]
+                                         [--stages 3] [--jobs 2]
 
 Every way is followed by a sync of what it wrote. `cut` is williw's: ranges by the kernel and a
-BLAKE3 digest of each chunk in the same pass; `ranges` the same without digests; `digest` reads for
+BLAKE3 digest of each chunk in the same pass, `--jobs` of the `--stages` side by side; `ranges` the
+same without digests, one stage after the other; `digest` reads for
 the digests only, which is all that an origin does with materialize = "none". With --seed-way also
 AutoModel-like loading of every tensor and torch.save of each part.
 """
@@ -32,7 +34,8 @@ from services.checkpoint.sources import SourceFiles
 from services.splitter import cutting
 from services.splitter.cutter import Cutter, cutter
 
-STAGES = 3
+STAGES = int(os.environ.get("BENCH_STAGES", "3"))
+JOBS = int(os.environ.get("BENCH_JOBS", "2"))
 
 
 def make_model(directory: Path, mib: int) -> None:
@@ -51,7 +54,7 @@ def make_model(directory: Path, mib: int) -> None:
 
 
 def plan_for(directory: Path) -> SplitPlan:
-    """Contiguous thirds whose borders lie within files."""
+    """Contiguous parts whose borders lie within files."""
     names = open_checkpoint(directory).names
     parts = [
         names[k * len(names) // STAGES : (k + 1) * len(names) // STAGES] for k in range(STAGES)
@@ -72,7 +75,11 @@ def plan_for(directory: Path) -> SplitPlan:
 
 def cut(model: Path, out: Path) -> None:
     """williw's way: every stage written and digested."""
-    _each(model, lambda made, layout, sources: made.cut(layout, sources, out / layout.node_id))
+    made = cutter(model, plan_for(model), threads=JOBS)
+    with SourceFiles(made.paths) as sources:
+        made.side_by_side(
+            lambda layout: made.cut(layout, sources, out / layout.node_id), made.layouts, JOBS
+        )
 
 
 def ranges(model: Path, out: Path) -> None:
@@ -182,6 +189,8 @@ def main() -> None:
     arguments.add_argument("--dir", type=Path, default=None)
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--seed-way", action="store_true")
+    arguments.add_argument("--stages", type=int, default=STAGES)
+    arguments.add_argument("--jobs", type=int, default=JOBS)
     arguments.add_argument("--one")
     arguments.add_argument("--model", type=Path)
     arguments.add_argument("--out", type=Path)
@@ -189,6 +198,7 @@ def main() -> None:
     if given.one:
         one(given.one, given.model, given.out)
         return
+    os.environ.update(BENCH_STAGES=str(given.stages), BENCH_JOBS=str(given.jobs))
     ways = ["cp", "ranges", "cut", "digest"] + (["save", "seed"] if given.seed_way else [])
     with tempfile.TemporaryDirectory(dir=given.dir) as folder:
         root = Path(folder)
@@ -198,7 +208,7 @@ def main() -> None:
             for way in ways:
                 figures[way].append(measure(way, root / "model", root))
     base = statistics.median(wall for wall, _ in figures["cp"])
-    print(f"{given.mib} MiB in four files, three stages, medians of {given.rounds} rounds")
+    print(f"{given.mib} MiB in four files, {given.stages} stages, medians of {given.rounds} rounds")
     for way in ways:
         wall = statistics.median(wall for wall, _ in figures[way])
         above = statistics.median(memory for _, memory in figures[way])
