@@ -1,7 +1,7 @@
 """A delivery on a real bus: an origin and nodes in this process, earlier facts said by hand."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -30,9 +30,10 @@ from messages.subjects import JOB_ENDED, SHARD_DELIVERED
 from messages.wire import encode
 from services.distributor.service import build as build_distributor
 from services.planner.assignments import assigned
+from services.runtime import provision
+from services.runtime.actor import Actor
 from services.runtime.bus import Bus
 from services.splitter.service import build as build_splitter
-from tests.bus_fixture import running
 
 ORIGIN = NodeId("origin")
 MODEL = "org/small"
@@ -176,15 +177,25 @@ class Rig:
 
     @asynccontextmanager
     async def nodes(self, *node_ids: str) -> AsyncIterator[None]:
-        """The distributors of these nodes (and, with the origin, its splitter) for the block."""
-        async with AsyncExitStack() as stack:
+        """The distributors of these nodes (and, with the origin, its splitter) for the block.
+
+        They stop side by side: each fetch that is under way then takes up to a second to end.
+        """
+        stop = anyio.Event()
+        async with anyio.create_task_group() as group:
             for node_id in node_ids:
                 settings = self.node(node_id)
                 services = [build_distributor(settings, self.bus)]
                 if node_id == ORIGIN:
                     services.append(build_splitter(settings, self.bus))
-                await stack.enter_async_context(running(self.bus, settings, *services))
-            yield
+                await provision.provision_consumers(self.bus, settings, services)
+                actor = Actor(self.bus, settings, services)
+                group.start_soon(actor.run, stop)
+                await actor.ready.wait()
+            try:
+                yield
+            finally:
+                stop.set()
 
     async def plan(
         self, plan: SplitPlan, *, generation: int = 1, ties: Sequence[tuple[str, ...]] = ()

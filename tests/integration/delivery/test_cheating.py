@@ -1,8 +1,9 @@
 """A relay that alters, truncates or withholds is found out at the next hop and routed around."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import aiohttp
 import pytest
@@ -80,6 +81,65 @@ async def test_a_cheating_relay_is_named_and_routed_around(
     assert delivered["b"].distrusted == ()
     report = verify([rig.stage("c")], rig.model)
     assert report.ok, report.problems
+
+
+def flips_a_bit(body: bytes) -> bytes:
+    """One bit of its last chunk is another."""
+    return body[:-1] + bytes([body[-1] ^ 1])
+
+
+def halves(body: bytes) -> bytes:
+    """The second half is missing."""
+    return body[: len(body) // 2]
+
+
+@asynccontextmanager
+async def between(port: int, spoil: Callable[[bytes], bytes]) -> AsyncIterator[str]:
+    """Hands on what is asked of a node's port, and spoils one answer; gives its address."""
+    spoilt: list[str] = []
+
+    async def answer(request: web.Request, _start: int, _end: int) -> web.StreamResponse:
+        url = f"http://127.0.0.1:{port}{request.path}"
+        async with session.get(url, headers=request.headers) as got:
+            body = await got.read()
+            if got.status == 206 and not spoilt:
+                spoilt.append(request.path)
+                body = spoil(body)
+            ranges = {k: v for k, v in got.headers.items() if k == "Content-Range"}
+            return web.Response(status=got.status, body=body, headers=ranges)
+
+    async with aiohttp.ClientSession() as session, relay_that(answer) as url:
+        yield url
+    assert spoilt
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+async def test_in_a_chain_of_five_the_next_hop_finds_a_spoilt_chunk_and_nobody_else_suffers(
+    rig: Rig,
+) -> None:
+    nodes = tuple(NodeId(f"n{k}") for k in range(5))
+    held = parts(6, nodes[:1], tied=False) * len(nodes)
+    async with AsyncExitStack() as stack:
+        for node, spoil in (("n1", halves), ("n3", flips_a_bit)):
+            port = free_port()
+            url = await stack.enter_async_context(between(port, spoil))
+            rig.options[node] = {"port": port, "advertise_url": url}
+        async with rig.nodes(ORIGIN, *nodes):
+            await rig.plan(plan_of(nodes, held, topology="chain", copies=True))
+            ended = await rig.ending()
+    assert isinstance(ended, JobCompleted), ended
+    delivered = await rig.delivered()
+    found = {node: fact.distrusted for node, fact in delivered.items() if fact.distrusted}
+    assert found == {"n2": ("n1",), "n4": ("n3",)}
+    for node in nodes:
+        assert sum(sources_of(delivered[node]).values()) == delivered[node].size_bytes
+        assert [*rig.models(node).glob(".stages/.arriving/*")] == []
+        report = verify([rig.stage(node)], rig.model)
+        assert report.ok, report.problems
 
 
 async def test_a_token_opens_the_files_of_its_plan_and_nothing_else(rig: Rig) -> None:

@@ -23,10 +23,30 @@ from tests.integration.delivery.rig import (
 CHAIN = tuple(NodeId(f"n{k}") for k in range(5))
 
 
-def nothing_half_seen(rig: Rig, node_id: str) -> None:
-    """What is visible under a model's name is whole."""
-    if rig.stage(node_id).exists():
-        assert verify([rig.stage(node_id)]).problems == ()
+def nothing_half_seen(rig: Rig, whole: set[Path]) -> None:
+    """What is visible on any node, under a model's name or a stage's, is `whole` or is read so."""
+    for node_id in CHAIN:
+        models = rig.models(node_id)
+        seen = {path.resolve() for path in (rig.stage(node_id), *models.glob(".stages/[!.]*"))}
+        new = [path for path in seen - whole if path.exists()]
+        assert verify(new).problems == ()
+        whole |= set(new)
+
+
+async def under_way(rig: Rig, victim: str, enough: int) -> bool:
+    """Wait until so many bytes of a node's stage are on its disk; whether it is not whole by then.
+
+    The origin receives nothing, and is under way as soon as anybody is.
+    """
+
+    def there(node_id: str) -> bool:
+        return rig.stage(node_id).exists() or _blocks(_arriving(rig, node_id)) > enough
+
+    of = CHAIN if victim == ORIGIN else (victim,)
+    with anyio.fail_after(60):
+        while not any(map(there, of)):  # noqa: ASYNC110  # other processes write
+            await anyio.sleep(0.02)
+    return victim != ORIGIN and not rig.stage(victim).exists()
 
 
 @pytest.mark.slow
@@ -41,6 +61,7 @@ async def test_a_chain_of_five_survives_kill_9_of_each_node_and_of_the_origin(
         rig.options[node_id] = {"upload_bytes_per_s": 4 << 20}
     await provisioned(rig, *everybody)
     rng = random.Random(7)
+    resuming, whole = [], set[Path]()
     with processes(rig) as running:
         running.start("splitter", ORIGIN)
         for node_id in everybody:
@@ -48,19 +69,25 @@ async def test_a_chain_of_five_survives_kill_9_of_each_node_and_of_the_origin(
         held = parts(10, CHAIN[:1], tied=False) * len(CHAIN)
         await rig.plan(plan_of(CHAIN, held, topology=topology, copies=True))
         for victim in rng.sample(everybody, len(everybody)):
-            await anyio.sleep(rng.uniform(0.3, 1.2))
+            resuming += [victim] if await under_way(rig, victim, rng.randint(3, 6) << 20) else []
             running.kill("distributor", victim)
-            nothing_half_seen(rig, victim)
+            nothing_half_seen(rig, whole)
             running.start("distributor", victim)
         ended = await rig.ending(timeout_s=120)
     assert isinstance(ended, JobCompleted), ended
     for node_id in CHAIN:
         report = verify([rig.stage(node_id)], rig.model)
         assert report.ok, report.problems
-    # Whether a kill falls before a node's first chunk, and whether a source restarting on a busy
-    # machine is silent long enough to be named, is chance; that a return resumes is shown below.
-    for fact in (await rig.delivered()).values():
+        assert [*_arriving(rig, node_id).iterdir()] == []
+    nothing_half_seen(rig, whole)
+    # Whether a source restarting on a busy machine is silent long enough to be named is chance.
+    delivered = await rig.delivered()
+    for fact in delivered.values():
         assert sum(sources_of(fact).values()) == fact.size_bytes
+        assert sources_of(fact).get("held", 0) == fact.resumed_bytes
+    assert resuming
+    for node_id in resuming:
+        assert delivered[node_id].resumed_bytes >= 1 << 20
 
 
 async def test_a_node_that_comes_back_goes_on_from_what_it_had(rig: Rig) -> None:
@@ -72,7 +99,7 @@ async def test_a_node_that_comes_back_goes_on_from_what_it_had(rig: Rig) -> None
         running.start("distributor", ORIGIN)
         running.start("distributor", "b")
         await rig.plan(plan_of(nodes, parts(6, nodes, tied=False)))
-        arriving = rig.models("b") / ".stages" / ".arriving"
+        arriving = _arriving(rig, "b")
         with anyio.fail_after(30):
             while _blocks(arriving) < 2 << 20:  # noqa: ASYNC110  # another process writes
                 await anyio.sleep(0.02)
@@ -85,6 +112,10 @@ async def test_a_node_that_comes_back_goes_on_from_what_it_had(rig: Rig) -> None
     assert sources_of(fact)["held"] == fact.resumed_bytes
     assert sum(sources_of(fact).values()) == fact.size_bytes
     assert verify([rig.stage("b")], rig.model).ok
+
+
+def _arriving(rig: Rig, node_id: str) -> Path:
+    return rig.models(node_id) / ".stages" / ".arriving"
 
 
 def _blocks(directory: Path) -> int:

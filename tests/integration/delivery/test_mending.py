@@ -29,14 +29,10 @@ def overwrite(directory: Path) -> None:
 
 
 def cut_short(directory: Path) -> None:
-    """The last half chunk is gone."""
+    """The last half chunk is gone, and a small file."""
+    (directory / "config.json").unlink()
     with weights(directory).open("r+b") as file:
         file.truncate(weights(directory).stat().st_size - CHUNK // 2)
-
-
-def remove(directory: Path) -> None:
-    """A small file is gone."""
-    (directory / "config.json").unlink()
 
 
 def spoilt(rig: Rig, spoil: Callable[[Path], None]) -> None:
@@ -46,9 +42,7 @@ def spoilt(rig: Rig, spoil: Callable[[Path], None]) -> None:
     assert verify([stage]).bad == (str(stage),)
 
 
-@pytest.mark.parametrize(
-    ("spoil", "restarted"), [(overwrite, True), (cut_short, False), (remove, False)]
-)
+@pytest.mark.parametrize(("spoil", "restarted"), [(overwrite, True), (cut_short, False)])
 async def test_a_spoilt_stage_is_mended_by_its_bad_chunks_alone(
     rig: Rig, spoil: Callable[[Path], None], restarted: bool
 ) -> None:
@@ -69,5 +63,5 @@ async def test_a_spoilt_stage_is_mended_by_its_bad_chunks_alone(
     report = verify([rig.stage(B)], rig.model)
     assert report.ok, report.problems
     fact = (await rig.delivered(generation=2))[B]
-    assert 0 < sources_of(fact)["origin"] <= 2 * CHUNK
+    assert 0 < sources_of(fact)["origin"] <= 3 * CHUNK
     assert sum(sources_of(fact).values()) == fact.size_bytes
