@@ -7,6 +7,7 @@ from pathlib import Path
 import anyio
 
 from messages.base import Fact
+from messages.failures import Passing
 from messages.ids import JobId
 from messages.jobs import JobCancelled, JobCompleted, JobEnded, JobFailed, ModelRequest
 from messages.plans import SplitPlanned
@@ -31,6 +32,15 @@ async def ask(bus: Bus, model: Path | str, job_id: str, **fields: object) -> Job
     request = ModelRequest(model_name=str(model), job_id=JobId(job_id), **fields)  # type: ignore[arg-type]
     await bus.send(request, MODEL_REQUEST, message_id=f"request-{job_id}")
     return JobId(job_id)
+
+
+async def ask_until_taken(bus: Bus, model: Path, job_id: str) -> JobId:
+    """Ask as a client should: again with the same id until the bus acknowledges."""
+    while True:
+        try:
+            return await ask(bus, model, job_id)
+        except Passing:
+            await anyio.sleep(0.1)
 
 
 async def ask_api(bus: Bus, model: Path | str) -> JobId:

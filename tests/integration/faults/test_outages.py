@@ -7,7 +7,6 @@ from pathlib import Path
 import anyio
 import pytest
 
-from messages.failures import Passing
 from messages.ids import JobId
 from messages.jobs import JobCompleted
 from services.console.embedded import EmbeddedNats
@@ -15,21 +14,12 @@ from services.runtime.bus import Bus, open_bus
 from tests.integration.faults.cluster import Cluster
 from tests.integration.faults.conftest import MakeHouse
 from tests.integration.faults.house import House, wall_s
-from tests.integration.faults.promise import ask, ended, kept, settled
+from tests.integration.faults.promise import ask_until_taken, ended, kept, settled
 from tests.integration.faults.table import Record, row
 
 pytestmark = pytest.mark.xdist_group("faults")
 # The release check sets 30.
 AWAY_S = float(os.environ.get("WILLIW_FAULTS_OUTAGE_S", "4"))
-
-
-async def ask_until_taken(bus: Bus, model: Path, job_id: str) -> JobId:
-    """Ask as a client should: again with the same id until the bus acknowledges."""
-    while True:
-        try:
-            return await ask(bus, model, job_id)
-        except Passing:
-            await anyio.sleep(0.1)
 
 
 async def _under_load(house: House, bus: Bus, jobs: int, trouble: object) -> dict[str, float]:
