@@ -13,9 +13,9 @@ Percent = Annotated[float, Meta(ge=0, le=100)]
 class Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What one machine offers. None means "not reported": no threshold applies to it.
 
-    `compute_gflops` is what is available for this work (already × (1 − utilisation) where it came
-    from a table). `latency_s` is the one-way link latency to any neighbour. `copy_gbps` is the
-    measured memory bandwidth in gigabytes a second, which bounds decoding.
+    `compute_gflops` is what is available for this work (already × (1 − utilisation) where it was
+    measured or came from a table). `latency_s` is the one-way link latency to any neighbour.
+    `copy_gbps` is the measured memory bandwidth in gigabytes a second, which bounds decoding.
     """
 
     node_id: NodeId

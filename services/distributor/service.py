@@ -33,6 +33,7 @@ from services.distributor.ending import Endings
 from services.distributor.holdings import Holdings
 from services.distributor.pace import Pace
 from services.distributor.passing import MEMORY_BYTES, Passed, Through, Upstream
+from services.distributor.remeasure import keep_measured
 from services.distributor.room import Room
 from services.distributor.server import DataServer
 from services.distributor.store import Store
@@ -100,14 +101,17 @@ class Distributor:
         async with (
             self._passing(),
             self.server.listening(options.host, options.port, self._server_tls) as port,
+            anyio.create_task_group() as group,
         ):
             scheme = "https" if self._server_tls else "http"
             url = options.advertise_url or f"{scheme}://{options.host}:{port}"
             log.info("serving", url=url)
             try:
+                await self._announce(url)
+                group.start_soon(keep_measured, self._settings.node, self._settings.home)
                 while True:
-                    await self._announce(url)
                     await anyio.sleep(self._settings.node.heartbeat_s)
+                    await self._announce(url)
             finally:
                 with anyio.move_on_after(2.0, shield=True):
                     await self._withdraw()

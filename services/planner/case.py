@@ -65,15 +65,17 @@ def case_of(
 ) -> Case:
     """The case, with metadata and wishes checked and nodes selected; raises as `plan_split`.
 
-    The nodes of a plan that is `running` keep their place in it: however busy they are they may
-    take part, and their part fits on their disk, which may be full because it lies there.
+    The nodes of a plan that is `running` keep their place in it: however busy its work keeps them
+    they may take part, with what they were planned with at least, and their part fits on their
+    disk, which may be full because it lies there.
     """
     meta.check(metadata)
     blocks = meta.blocks_of(metadata)
     tie = meta.tie_of(metadata, blocks)
     held = held_bytes(running, blocks, tie) if running is not None else {}
-    if held:
-        nodes = [_with_room(node, held) for node in nodes]
+    if running is not None:
+        power = {one.node_id: one.compute_power for one in running.selected_nodes}
+        nodes = [_as_planned(node, held, power) for node in nodes]
     selection = select(nodes, wishes, policy, held)
     return Case(
         metadata=metadata,
@@ -101,7 +103,10 @@ def weights_of(a: Assignment, blocks: Sequence[Block], tie: meta.Tie) -> int:
     return sum(block.weight_bytes for block in blocks[a.start_block : a.end_block]) + tied
 
 
-def _with_room(node: Node, held: Mapping[NodeId, int]) -> Node:
-    if node.disk_bytes is None or held.get(node.node_id, 0) <= node.disk_bytes:
-        return node
-    return msgspec.structs.replace(node, disk_bytes=held[node.node_id])
+def _as_planned(node: Node, held: Mapping[NodeId, int], power: Mapping[NodeId, float]) -> Node:
+    """The node without what the running plan itself takes of its disk and its compute."""
+    gflops = max(node.compute_gflops, power.get(node.node_id, 0.0))
+    disk = node.disk_bytes
+    if disk is not None:
+        disk = max(disk, held.get(node.node_id, 0))
+    return msgspec.structs.replace(node, compute_gflops=gflops, disk_bytes=disk)

@@ -37,7 +37,10 @@ def test_a_survivor_that_is_busy_keeps_its_part_after_a_loss(model: Models, node
     lost = old.assignments[0].node_id
     calm = [node for node in five if node.node_id != lost]
     used = set(old.split_plan)
-    busy = [msgspec.structs.replace(n, **BUSY) if n.node_id in used else n for n in calm]
+    busy = [
+        msgspec.structs.replace(n, compute_gflops=1.0, **BUSY) if n.node_id in used else n
+        for n in calm
+    ]
     as_calm = replan(old, metadata, calm, ONE, Planner())
     assert as_calm.moved_bytes == 300
     assert replan(old, metadata, busy, ONE, Planner()) == as_calm

@@ -28,7 +28,7 @@ def test_an_explanation_is_the_same_once_the_plan_keeps_its_nodes_busy(
     metadata = model(*[(10.0, 100)] * 8)
     calm = nodes((10, 500), (11, 500), (12, 500))
     plan = plan_split(metadata, calm, wishes, Planner())
-    busy = tuple(msgspec.structs.replace(node, **BUSY) for node in calm)
+    busy = tuple(msgspec.structs.replace(node, compute_gflops=1.0, **BUSY) for node in calm)
     told = explain(plan, metadata, busy, wishes, Planner())
     assert {stage.offered_bytes for stage in told.stages} == {500}
     assert told.next_best is not None
