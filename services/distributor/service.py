@@ -27,6 +27,7 @@ from messages.subjects import NODE_ASSIGNED, SHARD_DELIVERED, SHARDS_READY, SPLI
 from services.checkpoint.shelf import OriginShelf
 from services.distributor import machine
 from services.distributor.access import Gate
+from services.distributor.address import dialled
 from services.distributor.content import Awaited, Content
 from services.distributor.delivery import Deliveries
 from services.distributor.ending import Endings
@@ -104,7 +105,8 @@ class Distributor:
             anyio.create_task_group() as group,
         ):
             scheme = "https" if self._server_tls else "http"
-            url = options.advertise_url or f"{scheme}://{options.host}:{port}"
+            host = await anyio.to_thread.run_sync(dialled, options.host, self._settings.bus.url)
+            url = options.advertise_url or f"{scheme}://{host}:{port}"
             log.info("serving", url=url)
             try:
                 await self._announce(url)
