@@ -41,6 +41,19 @@ class Loss:
     newest: tuple[int, ...]
     demands: Demands = NO_DEMANDS
 
+    def within(
+        self, members: Sequence[int], chain: Sequence[int | None], newest: Sequence[int]
+    ) -> "Loss":
+        """The loss as it is for some of the offers alone, by indices of their own."""
+        own = {k: place for place, k in enumerate(members)}
+        return Loss(
+            self.line,
+            tuple(self.offers[k] for k in members),
+            held={own[k]: units for k, units in self.held.items() if k in own},
+            chain=tuple(own.get(k) if k is not None else None for k in chain),
+            newest=tuple(own[k] for k in newest),
+        )
+
     def moved(self, chain: Chain) -> int:
         """The bytes of weights that the chain's nodes do not hold."""
         sums, moved = self.line.disk_sums, 0

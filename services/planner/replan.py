@@ -1,11 +1,11 @@
 """A new plan after nodes were lost: nearly as fast as the best, with the fewest bytes moved.
 
-"Nearly" is within 1.05 times the best bottleneck of a chain, or its latency where that is the
-objective.
+"Nearly" is within 1.05 times the best bottleneck of a chain, its latency where that is the
+objective, or the passes a second of several chains.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -17,10 +17,12 @@ from messages.wishes import Wishes
 from services.planner import contiguous
 from services.planner.assemble import assemble
 from services.planner.case import Case, case_of
+from services.planner.chains import Stage, bottleneck
 from services.planner.goal import objective_of
 from services.planner.line import line_of
 from services.planner.moves import Loss, fewest_moves, held_units
 from services.planner.plan import place
+from services.planner.regroup import Broken, passes_per_s, regrouped
 from services.planner.selection import Policy, offers_of
 from services.planner.soon import fewest_moves_soon
 from services.planner.validate import check_plan
@@ -46,8 +48,9 @@ def replan(
     case = case_of(metadata, nodes, wishes, policy, origin, running=old)
     best = assemble(case, place(case))
     plan = best
-    if best.strategy == "pipeline" and best.replicas == old.replicas == 1 and not wishes.order:
-        plan = _with_fewest_moves(case, old, best)
+    if best.strategy == old.strategy == "pipeline" and not wishes.order:
+        one = best.replicas == old.replicas == 1
+        plan = (_with_fewest_moves if one else _chains_with_fewest_moves)(case, old, best)
     check_plan(plan, case)
     return msgspec.structs.replace(
         plan,
@@ -88,6 +91,40 @@ def _with_fewest_moves(case: Case, old: SplitPlan, best: SplitPlan) -> SplitPlan
     placed = contiguous.placed_chains(case, loss.line, loss.offers, (chain,), bound_s, best.proof)
     plan = assemble(case, placed)
     return min(best, plan, key=lambda p: moved_bytes(case, old.assignments, p.assignments))
+
+
+def _chains_with_fewest_moves(case: Case, old: SplitPlan, best: SplitPlan) -> SplitPlan:
+    """As many chains as wished for, or any number; as good by passes a second of all together."""
+    loss = loss_of(case, old, best)
+    index = {offer.node_id: k for k, offer in enumerate(loss.offers)}
+    olds = _chains(old.assignments, index, loss)
+    news = [tuple(s for s in chain if s) for chain in _chains(best.assignments, index, loss)]
+    least_per_s = best.throughput_per_s / SLOWER_AT_MOST
+    chains = regrouped(loss, olds, news, least_per_s, SLOWER_AT_MOST, case.wishes.replicas)
+    if chains is None:
+        return best
+    slowest_s = max(bottleneck(loss.line, loss.offers, chain) for chain in chains)
+    passes = passes_per_s(loss, chains)
+    ideal = sum(offer.rate for offer in loss.offers) / max(1, loss.line.work_sums[-1])
+    bound_s = slowest_s * passes / ideal if passes else slowest_s
+    proof = f"{len(chains)} chains, kept where they were; together against all compute"
+    placed = contiguous.placed_chains(
+        case, loss.line, loss.offers, chains, min(bound_s, slowest_s), proof
+    )
+    plan = assemble(case, placed)
+    return min(best, plan, key=lambda p: moved_bytes(case, old.assignments, p.assignments))
+
+
+def _chains(
+    assignments: Sequence[Assignment], index: Mapping[NodeId, int], loss: Loss
+) -> list[Broken]:
+    """The chains of a plan, replica by replica; None where a node is lost or cut elsewhere now."""
+    chains: dict[int, list[Stage | None]] = {}
+    for a in assignments:
+        units = held_units(loss.line, (a,), index)
+        stage = [Stage(k, start, end) for k, (start, end) in units.items()]
+        chains.setdefault(a.replica, []).append(stage[0] if stage else None)
+    return [tuple(chain) for chain in chains.values()]
 
 
 def loss_of(case: Case, old: SplitPlan, best: SplitPlan) -> Loss:
