@@ -4,6 +4,7 @@ import re
 from collections.abc import Container, Iterable
 from pathlib import Path
 
+from messages.parts import missing_parts
 from services.checkpoint.failures import EscapingFile, NoWeights
 from services.checkpoint.index import INDEX_NAME, PLAIN_NAME, read_index
 
@@ -17,7 +18,8 @@ def weight_files(directory: Path) -> tuple[str | None, tuple[str, ...]]:
     """The index (None where there is none) and the safetensors files, by the order of loaders.
 
     `model.safetensors` alone if it is there; else the files of `model.safetensors.index.json`;
-    else every safetensors file in name order. Raises NoWeights, BadIndex, EscapingFile.
+    else every safetensors file in name order. Raises NoWeights, also where a part `k-of-n` is not
+    there, BadIndex, EscapingFile.
     """
     if not directory.is_dir():
         raise NoWeights(
@@ -40,16 +42,18 @@ def choose_files(
     if indexed := tuple(sorted(set(indexed))):
         missing = sorted(set(indexed) - present)
         if missing:
-            raise NoWeights(
-                f"{where} lacks {len(missing)} of the {len(indexed)} files that its index names, "
+            raise _incomplete(
+                where,
+                f"{len(missing)} of the {len(indexed)} files that its index names, "
                 f"the first being {missing[0]}",
-                advice="download the model again; its files are not complete",
             )
         return INDEX_NAME, indexed
     found = sorted(name for name in present if name.endswith(".safetensors"))
     found = [name for name in found if not _SET_ASIDE.match(name)] or found
     if not found:
         raise _no_weights(present, where)
+    if missing := missing_parts(found):
+        raise _incomplete(where, f"{', '.join(missing[:4])}, by the names of the others")
     return None, tuple(found)
 
 
@@ -85,6 +89,12 @@ def contained(directory: Path, name: str) -> Path:
             advice="copy the file into the directory, or name the directory it is in",
         )
     return target
+
+
+def _incomplete(where: str, what: str) -> NoWeights:
+    return NoWeights(
+        f"{where} lacks {what}", advice="download the model again; its files are not complete"
+    )
 
 
 def _no_weights(present: set[str], where: str) -> NoWeights:

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from messages.parts import PART, missing_parts
 from services.hub.failures import UnsafeName, UnusableModel
 
 WeightFormat = Literal["safetensors", "pickle"]
 INDEX = ".index.json"
 
-_PART = re.compile(r"^(?P<stem>.+)-(?P<k>\d+)-of-(?P<n>\d{1,6})(?P<suffix>\.\w+)$")
 _PLAIN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,199}(/[A-Za-z0-9][A-Za-z0-9_.-]{0,199})?$")
 _COMPANION = re.compile(
     r"\.(json|txt|model|tiktoken|jinja|py|vocab|merges|spm|bpe)$|^(LICEN[CS]E|NOTICE|USE_POLICY)[^/]*$"
@@ -122,7 +122,7 @@ def _weights(model_name: str, files: Sequence[File], kind: WeightFormat) -> tupl
 
 def _family(path: str) -> str:
     """`model-of-00003` for a part, so that a whole copy beside the parts is another family."""
-    part = _PART.match(path)
+    part = PART.match(path)
     return f"{part['stem']}-of-{part['n']}" if part else path.rpartition(".")[0]
 
 
@@ -138,18 +138,7 @@ def _rank(family: str, files: Sequence[File]) -> tuple[int, bool, int, str]:
 
 
 def _missing(files: Sequence[File]) -> list[str]:
-    """The names of parts that are not there; some makers count from 0, which is one part more."""
-    parts = [part for part in (_PART.match(file.path) for file in files) if part]
-    if not parts:
-        return []
-    there = {int(part["k"]) for part in parts}
-    first, count = parts[0], int(parts[0]["n"])
-    width = len(first["k"])
-    return [
-        f"{first['stem']}-{k:0{width}d}-of-{first['n']}{first['suffix']}"
-        for k in range(1, count + 1)
-        if k not in there
-    ]
+    return missing_parts(file.path for file in files)
 
 
 def _companions(files: Sequence[File], weights: Sequence[File]) -> tuple[File, ...]:
@@ -183,7 +172,7 @@ def _left_out(files: Sequence[File], weights: Sequence[File]) -> tuple[File, ...
 
 def _indices(weights: Sequence[File]) -> re.Pattern[str]:
     """The names of an index of these files: parts have one, a whole file has none."""
-    part = _PART.match(weights[0].path)
+    part = PART.match(weights[0].path)
     if part:
         return re.compile(re.escape(f"{part['stem']}{part['suffix']}{INDEX}"))
     suffix = re.escape(f".{weights[0].path.rpartition('.')[2]}{INDEX}")

@@ -100,6 +100,25 @@ def test_an_index_over_missing_files_names_the_first(make_file: Make, tmp_path: 
         open_checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize("there", [FIRST, SECOND])
+def test_parts_without_an_index_are_refused_where_one_is_missing(
+    make_file: Make, tmp_path: Path, there: str
+) -> None:
+    make_file(there, {"a": ("F32", (2,))})
+    missing = SECOND if there == FIRST else FIRST
+    with pytest.raises(NoWeights, match=f"lacks {missing}, by the names of the others"):
+        open_checkpoint(tmp_path)
+
+
+def test_parts_without_an_index_that_are_all_there_are_one_model(
+    make_file: Make, tmp_path: Path
+) -> None:
+    make_file(FIRST, {"a": ("F32", (2,))})
+    make_file(SECOND, {"b": ("F32", (2,))})
+    make_file("vision-1-of-1.safetensors", {"c": ("F32", (2,))})
+    assert open_checkpoint(tmp_path).names == ("a", "b", "c")
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b"{}", b'{"weight_map":{"a":1}}', b"{" * 9_999, b"\xff"]
 )
