@@ -1,6 +1,7 @@
 """From words on the command line to a model request."""
 
 import os
+import re
 import secrets
 from pathlib import Path
 
@@ -10,6 +11,15 @@ from messages.ids import JobId, NodeId, is_id
 from messages.jobs import ModelRequest
 from messages.wishes import Wishes
 from services.console.failures import Usage
+
+_FIELD = re.compile(r"`\$\.(\w+)")
+_RULES = {
+    "model_name": "a model is `name` or `org/name` on the Hub, or the path of a directory",
+    "revision": "a revision is a branch, a tag or a commit of the Hub",
+    "batch_size": "a batch is a whole number of sequences, from 1 to 65,536",
+    "sequence_length": "a sequence is a whole number of tokens, from 1 to 16,777,216",
+    "timeout_s": "a time limit is a number of seconds above 0, at most 366 days",
+}
 
 
 def model_named(model: str) -> str:
@@ -56,7 +66,9 @@ def request_for(
     try:
         return msgspec.convert(fields, ModelRequest)
     except msgspec.ValidationError as error:
-        raise Usage(f"cannot request {model_name[:200]!r}: {error}") from None
+        field = _FIELD.search(str(error))
+        why = _RULES.get(field[1] if field else "", str(error))
+        raise Usage(f"cannot request {model_name[:200]!r}: {why}") from None
 
 
 def new_job_id() -> JobId:
