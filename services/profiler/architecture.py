@@ -9,9 +9,14 @@ from typing import Any
 
 import msgspec
 
+from services.profiler.writing import writes
+
 Config = Mapping[str, Any]
 
-_HEADS = re.compile(r"LMHead|ForCausalLM|ForMaskedLM|ForPreTraining|ForConditionalGeneration")
+_HEADS = re.compile(
+    r"LMHead|ForCausalLM|ForMaskedLM|(?<!Electra)ForPreTraining|ForConditionalGeneration"
+    r"|DoubleHeads|MTModel"
+)
 _PER_SEQUENCE = re.compile(r"ForSequenceClassification|ForImageClassification|ForMultipleChoice")
 _LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 # Other names are what the attribute maps of transformers' configurations give. How many experts
@@ -31,6 +36,8 @@ _COUNTS = ("num_attention_heads", "n_head", "num_heads")
 _CACHED = ("num_key_value_heads", "num_kv_heads", "n_head_kv")
 _INNER = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
 _QUANTIZATIONS = ("quantization_config", "compression_config", "quantization")  # the last: MLX's
+# The families whose last layers use the keys and values of others, by how their types begin.
+_SHARING = ("gemma3n", "gemma4")
 _BITS = {"float64": 64, "float32": 32, "bfloat16": 16, "float16": 16}
 # Activation functions that transformers writes out, a tensor for each step; the others are fused.
 _WRITTEN_OUT = ("gelu_new", "gelu_fast", "quick_gelu", "gelu_accurate", "mish", "laplace")
@@ -48,7 +55,9 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     each stored layer runs, empty where each runs once (ALBERT: `layers` are its groups).
     `state_width` is how many numbers a recurrent state keeps of each inner channel. `query_width`
     and `cached_width` are heads × head dimension of queries and of keys, `inner_width` an MLP's:
-    for weights whose shapes cannot be read.
+    for weights whose shapes cannot be read. `writes` says whether it makes a token after another,
+    `is_decoder` that config.json has an encoder's family do so; `predictors` are layers stored
+    beyond `layers`, each of which predicts one more token.
     """
 
     model_type: str
@@ -72,6 +81,10 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     source_positions: int
     passes: tuple[int, ...]
     state_width: int
+    writes: bool
+    is_decoder: bool
+    is_encoder_decoder: bool
+    predictors: int
 
 
 def read_architecture(config: Config) -> Architecture:
@@ -103,7 +116,7 @@ def read_architecture(config: Config) -> Architecture:
         element_bytes=_BITS.get(str(dtype).removeprefix("torch."), 0) // 8,
         inner_copies=4 if _activation(text) in _WRITTEN_OUT else 2,
         quantization=next((found for found in named if isinstance(found, dict) and found), {}),
-        shared_kv_layers=_number(text, "num_kv_shared_layers"),
+        shared_kv_layers=_shared(text),
         layer_types=tuple(map(str, kinds)) if isinstance(kinds, list) else (),
         depths=(
             _number(text, "encoder_layers", "num_layers"),
@@ -112,7 +125,16 @@ def read_architecture(config: Config) -> Architecture:
         source_positions=_number(text, "max_source_positions"),
         passes=passes,
         state_width=_number(text, *_STATES),
+        writes=writes(config, names),
+        is_decoder=config.get("is_decoder") is True,
+        is_encoder_decoder=config.get("is_encoder_decoder") is True,
+        predictors=_number(text, "num_nextn_predict_layers"),
     )
+
+
+def _shared(config: Config) -> int:
+    kind = str(config.get("model_type") or "")
+    return _number(config, "num_kv_shared_layers") if kind.startswith(_SHARING) else 0
 
 
 def _passes(config: Config) -> tuple[int, ...]:

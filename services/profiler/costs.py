@@ -62,7 +62,8 @@ def _routed(
     stack = max(matrix.stack, counts.get((place.stack, place.layer), 1))
     top_k = scene.architecture.top_k or 1
     forward = flops.experts(matrix.elements, stack, top_k, scene.work.tokens)
-    return Cost(forward, flops.experts(matrix.elements, stack, top_k, 1), ROUTED)
+    source = ROUTED if stack > 1 else SHAPE
+    return Cost(forward, flops.experts(matrix.elements, stack, top_k, 1), source)
 
 
 def _first(tensor: Tensor, matrix: Matrix, scene: Scene) -> Cost:
@@ -112,6 +113,7 @@ def _expert_counts(tensors: Iterable[Tensor]) -> dict[tuple[int, int], int]:
     for tensor in tensors:
         if tensor.role == "expert":
             number = tensor.place.rest.partition("experts.")[2].partition(".")[0]
+            number = number.removeprefix("expert_")
             if number.isdecimal():
                 key = (tensor.place.stack, tensor.place.layer)
                 found.setdefault(key, set()).add(number)

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from services.profiler.costs import ROUTED
 from services.profiler.counting import Counts, Uncounted
+from services.profiler.flops import GIGA
+from services.profiler.guesses import is_head
 from services.profiler.study import Study
 from services.profiler.tensors import Cost, Tensor
 
@@ -17,38 +19,79 @@ TOLERANCE = 0.001
 
 
 def corrected(found: Study, counts: Counts | Uncounted) -> Study:
-    """The study with counted costs; unchanged, with a warning, where nothing was counted.
+    """The study with counted costs; unchanged, with a warning, where they are not to be believed.
 
-    A mixture of experts keeps its closed form where the count differs by more than 0.1 %: the
-    counter does not see every fused product.
+    The counter may miss fused products of experts, or run all experts on every token: their share
+    is held to the closed form. So is all of a known layout, but for recurrences, which are counted
+    only; where it differs, the class is not the one that was stored, or the checkpoint not whole.
     """
     if isinstance(counts, Uncounted):
-        note = f"compute is in closed form, not counted: {counts.reason}"
-        return found._replace(warnings=(*found.warnings, note))
+        return _kept(found, f"compute is in closed form, not counted: {counts.reason}")
     if counts.total <= 0:
         return found
     closed = sum(c.forward for c in found.costs.values())
     closed += found.tied.cost.forward if found.tied else 0.0
-    routed = any(cost.source == ROUTED for cost in found.costs.values())
-    if routed and abs(counts.total - closed) > TOLERANCE * closed:
-        return found
+    routed, seen = _experts(found, counts, closed)
+    if _differ(routed, seen):
+        return _kept(
+            found,
+            f"compute is in closed form: the count has {seen / routed:.3g} times its figure for"
+            " what only routed experts should compute",
+        )
+    held = (found.known or found.denied) and all(t.role != "state" for t in found.tensors)
+    if held and _differ(closed, counts.total):
+        return _kept(
+            found,
+            f"compute is in closed form, {closed / GIGA:,.6g} GFLOP: the count of config.json's"
+            f" model is {counts.total / GIGA:,.6g} GFLOP",
+        )
     return _booked(found, counts)
+
+
+def _kept(found: Study, note: str) -> Study:
+    return found._replace(warnings=(*found.warnings, note))
+
+
+def _differ(closed: float, counted: float) -> bool:
+    return abs(counted - closed) > TOLERANCE * closed
+
+
+def _experts(found: Study, counts: Counts, whole: float) -> tuple[float, float]:
+    """FLOP of routed experts, in closed form and as counted; of all, where no module is theirs."""
+    costs = {name: cost.forward for name, cost in found.costs.items() if cost.source == ROUTED}
+    if not costs:
+        return 0.0, 0.0
+    named = {name for name in counts.modules if name.rpartition(".")[2] == "experts"}
+    modules = {name for name in named if not any(name.startswith(f"{n}.") for n in named)}
+    if not modules:
+        modules = {name.removesuffix(".weight") for name in costs}
+    if not modules <= counts.modules.keys():
+        return whole, counts.total
+    return sum(costs.values()), sum(counts.modules[name] for name in modules)
 
 
 def _booked(found: Study, counts: Counts) -> Study:
     own = _own(counts)
     tied = found.tied
     if tied is not None:
-        head = found.scene.family.head.removesuffix(".weight")
-        counted = own.pop(head, None)
-        if counted:
-            tied = tied._replace(cost=tied.cost._replace(forward=float(counted), source=COUNTED))
+        # What has no module of a head's name is booked with all else, and must not be twice.
+        counted = float(own.pop(_head(own, found), 0))
+        tied = tied._replace(cost=tied.cost._replace(forward=counted, source=COUNTED))
     forward = _distribute(own, _homes(found.tensors, counts.modules), found)
     costs = {
         name: Cost(forward[name], cost.decode, COUNTED) if forward.get(name) else _nothing(cost)
         for name, cost in found.costs.items()
     }
     return found._replace(costs=costs, tied=tied)
+
+
+def _head(own: Mapping[str, int], found: Study) -> str:
+    """The module of the head: the family's, else the one that a head's name says it is."""
+    head = found.scene.family.head.removesuffix(".weight")
+    if head in own:
+        return head
+    named = (name for name in own if is_head(f"{name}.weight"))
+    return next((n for n in named if not any(o.startswith(f"{n}.") for o in own)), head)
 
 
 def _nothing(cost: Cost) -> Cost:

@@ -6,6 +6,9 @@ one uncuttable block. Prefixes are optional, since a checkpoint may hold the bar
 
 from typing import NamedTuple
 
+# Heads of transformers' classes: of the vocabulary, of a sequence, of each token, of an answer.
+_HEADS = ("lm_head.", "score.", "classifier.", "qa_outputs.")
+
 
 class Family(NamedTuple):
     """Name prefixes of the parts of a model, in execution order.
@@ -19,10 +22,10 @@ class Family(NamedTuple):
     that read a fixed number of frames. `copies` are further names of the token embedding.
     """
 
-    prefixes: tuple[str, ...] = ("model.",)
+    prefixes: tuple[str, ...] = ("model.", "transformer.")
     stacks: tuple[str, ...] = ("layers",)
     first: tuple[str, ...] = ("embed_tokens.",)
-    last: tuple[str, ...] = ("norm.", "lm_head.", "score.")
+    last: tuple[str, ...] = ("norm.", *_HEADS)
     closing: tuple[tuple[str, str], ...] = ()
     table: str = "embed_tokens.weight"
     head: str = "lm_head.weight"
@@ -40,12 +43,12 @@ _STACKS = ("encoder", "decoder")
 _COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 _LLAMA = Family()
 _TIED_LLAMA = Family(tied=True)
-_PHI = Family(last=("final_layernorm.", "lm_head."))
+_PHI = Family(last=("final_layernorm.", *_HEADS))
 _GPT2 = Family(
     prefixes=("transformer.",),
     stacks=("h",),
     first=("wte.", "wpe."),
-    last=("ln_f.", "lm_head.", "score."),
+    last=("ln_f.", *_HEADS),
     table="wte.weight",
     tied=True,
 )
@@ -53,21 +56,21 @@ _BLOOM = Family(
     prefixes=("transformer.",),
     stacks=("h",),
     first=("word_embeddings.", "word_embeddings_layernorm."),
-    last=("ln_f.", "lm_head.", "score."),
+    last=("ln_f.", *_HEADS),
     table="word_embeddings.weight",
     tied=True,
 )
 _NEOX = Family(
     prefixes=("gpt_neox.",),
     first=("embed_in.",),
-    last=("final_layer_norm.", "embed_out."),
+    last=("final_layer_norm.", "embed_out.", *_HEADS),
     table="embed_in.weight",
     head="embed_out.weight",
 )
 _OPT = Family(
     prefixes=("model.decoder.", "decoder."),
     first=("embed_tokens.", "embed_positions.", "project_in."),
-    last=("project_out.", "final_layer_norm.", "lm_head.", "score."),
+    last=("project_out.", "final_layer_norm.", *_HEADS),
     tied=True,
 )
 _BERT_LAST = ("pooler.", "cls.", "classifier.", "qa_outputs.", "lm_head.", "pre_classifier.")
@@ -159,7 +162,7 @@ _GEMMA3 = Family(
 
 # Hybrids: blocks of attention, of a recurrent state, or of both, in one list; each keeps its own
 # state. Zamba's shared blocks are none: they run several times, with the embeddings' output.
-_JAMBA = Family(last=("final_layernorm.", "lm_head.", "score."))
+_JAMBA = Family(last=("final_layernorm.", *_HEADS))
 _MAMBA = Family(
     prefixes=("backbone.",),
     first=("embeddings.",),
@@ -185,8 +188,8 @@ _LLAMA_TYPES = (
     "phimoe",
     "stablelm",
     "gpt_oss",
+    "granite",
     "granitemoe",
-    "smollm3",
     "glm",
     "glm4",
     "glm4_moe",
@@ -194,8 +197,6 @@ _LLAMA_TYPES = (
     "helium",
     "seed_oss",
     "exaone4",
-    "ernie4_5",
-    "ernie4_5_moe",
     "arcee",
     "dots1",
     "apertus",
@@ -204,7 +205,6 @@ _LLAMA_TYPES = (
     "exaone_moe",
     "flex_olmo",
     "glm4_moe_lite",
-    "granite_swa",
     "granitemoeshared",
     "hunyuan_v1_dense",
     "hyperclovax",
@@ -224,7 +224,10 @@ _TIED_LLAMA_TYPES = (
     "gemma3_text",
     "cohere",
     "cohere2",
-    "granite",
+    "ernie4_5",
+    "ernie4_5_moe",
+    "granite_swa",
+    "smollm3",
     "starcoder2",
     "vaultgemma",
 )
@@ -259,7 +262,7 @@ FAMILIES: dict[str, Family] = {
     "mbart": _BART,
     "whisper": _WHISPER,
     "t5": _T5,
-    "mt5": _T5._replace(tied=False),
+    "mt5": _T5,
     "vit": _VIT,
     "deit": _VIT._replace(prefixes=("deit.",)),
     "dinov2": _VIT._replace(prefixes=("dinov2.",)),

@@ -34,14 +34,15 @@ def layer_memory(tensors: tuple[Tensor, ...], scene: Scene, element_bytes: int) 
     for module in attention_modules(tensors):
         widths = attention_widths(module, scene.architecture.hidden)
         attention = max(attention, widths.held)
+        if not _caches(module[0].place, scene):
+            continue
         if is_cross(attention_of(module[0].place.rest)):
             kept += widths.cached * scene.source.sequence
         else:
-            kept += widths.cached * scene.window(place.layer)
+            kept += widths.cached * scene.window(module[0].place.layer)
             grows += widths.cached
-    state = state_bytes(tensors, scene, element_bytes)
-    if not _caches(place, scene):
-        kept = grows = state = 0
+    keepers = [t for t in tensors if _caches(t.place, scene)]
+    state = state_bytes(keepers, scene, element_bytes)
     work = scene.read_by(place.stack)
     widest = max(attention, _inner(tensors, scene), state_inner(tensors, scene))
     width = 2 * scene.architecture.hidden + widest
@@ -79,12 +80,10 @@ def whole_memory(tensors: tuple[Tensor, ...], scene: Scene, element_bytes: int) 
 
 
 def _caches(place: Place, scene: Scene) -> bool:
-    stacks = len(scene.family.stacks)
-    if not scene.family.decodes or place.stack != stacks - 1:
+    shared = scene.architecture.shared_kv_layers
+    if not scene.family.decodes or place.stack != len(scene.family.stacks) - 1:
         return False
-    return (
-        stacks > 1 or place.layer < scene.architecture.layers - scene.architecture.shared_kv_layers
-    )
+    return not shared or place.layer < scene.architecture.layers - shared
 
 
 def _inner(tensors: Iterable[Tensor], scene: Scene) -> int:

@@ -4,13 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from services.profiler.families import Family
+from services.profiler.roles import attention_of, is_cross
 
 
 class Place(NamedTuple):
     """`part` before, in or after the layers; `rest` is the name within the part.
 
     `runs` is False for tensors that a text forward pass does not use (a vision tower, the extra
-    layers that predict several tokens at once).
+    layers that predict several tokens at once, cross-attention where there is no encoder).
     """
 
     part: Literal["first", "layer", "last"]
@@ -21,10 +22,14 @@ class Place(NamedTuple):
 
 
 class Unplaced(NamedTuple):
-    """A tensor that the family's layout has no place for; `why` is a sentence's end."""
+    """A tensor that the family's layout has no place for; `why` is a sentence's end.
+
+    `denied` says that the layers stored are not those of config.json.
+    """
 
     name: str
     why: str
+    denied: bool = False
 
 
 def place_all(
@@ -65,7 +70,7 @@ def _place(name: str, short: str, family: Family, layers: int) -> Place | None:
             layer = int(index)
             if len(family.stacks) == 1 and layer >= layers:
                 return Place("last", number, layer, rest, runs=False)
-            return Place("layer", number, layer, rest)
+            return Place("layer", number, layer, rest, is_run(rest, len(family.stacks)))
     for start, stack in family.closing:
         if short.startswith(start):
             return Place("layer", family.stacks.index(stack), -1, short)
@@ -78,6 +83,11 @@ def _place(name: str, short: str, family: Family, layers: int) -> Place | None:
     return Place("last", 0, -1, short) if short.startswith(family.last) else None
 
 
+def is_run(rest: str, stacks: int) -> bool:
+    """Whether a text forward pass runs this: not what would attend to an encoder that is none."""
+    return stacks > 1 or not is_cross(attention_of(rest))
+
+
 def _whole_stacks(
     places: Mapping[str, Place], family: Family, depths: Sequence[int]
 ) -> Unplaced | None:
@@ -87,5 +97,6 @@ def _whole_stacks(
         found.discard(-1)
         wanted = depths[number] or (0 if len(family.stacks) == 1 else len(found))
         if not found or len(found) != wanted or max(found) != wanted - 1:
-            return Unplaced(stack, f"holds {len(found)} layers where config.json says {wanted}")
+            why = f"holds {len(found)} layers where config.json says {wanted}"
+            return Unplaced(stack, why, denied=True)
     return None

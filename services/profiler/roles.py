@@ -1,6 +1,7 @@
 """What a tensor within a layer does, by the names that transformers' models use."""
 
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 from messages.metadata import LayerType
@@ -23,7 +24,9 @@ _STACKED = re.compile(r"(^|\.)(input|output)_linear\b")
 _STATE = re.compile(r"(^|\.)(mamba|mixer|linear_attn|ssm|temporal_block|conv)\.")
 _LEAVES: dict[str, Role] = {
     **dict.fromkeys(("q_proj", "query", "q", "q_lin", "q_b_proj", "wq"), "query"),
-    **dict.fromkeys(("k_proj", "v_proj", "key", "value", "k", "v", "k_lin", "v_lin"), "key_value"),
+    **dict.fromkeys(
+        ("k_proj", "v_proj", "kv_proj", "key", "value", "k", "v", "k_lin", "v_lin"), "key_value"
+    ),
     **dict.fromkeys(
         ("c_attn", "qkv_proj", "query_key_value", "Wqkv", "qkv", "W_pack"), "fused_qkv"
     ),
@@ -50,7 +53,7 @@ _TYPES: dict[Role, LayerType] = {
 
 def role_of(rest: str, rank: int) -> Role:
     """The role of the tensor called `rest` within its layer, which has `rank` dimensions."""
-    if _NORM.search(rest.removesuffix(".weight").removesuffix(".bias")) and rank <= 1:
+    if _NORM.search(rest.removesuffix(".weight").removesuffix(".bias")) and rank <= 2:
         return "norm"
     if "relative_attention_bias" in rest or "position_embeddings" in rest:
         return "lookup"
@@ -93,9 +96,17 @@ def type_of(role: Role) -> LayerType:
     return _TYPES[role]
 
 
-def is_turned(rest: str) -> bool:
-    """Whether the matrix keeps an input a row: GPT-2's Conv1D layers."""
-    return _module(rest) in ("c_attn", "c_proj", "c_fc", "q_attn")
+def is_turned(rest: str, shape: Sequence[int], hidden: int) -> bool:
+    """Whether the matrix keeps an input a row: GPT-2's Conv1D layers.
+
+    Linear layers have these names too (GPT-BigCode, StarCoder2), so the side that is `hidden` wide
+    decides; where both are, or none, they are Conv1D layers.
+    """
+    module = _module(rest)
+    if module not in ("c_attn", "c_proj", "c_fc", "q_attn") or len(shape) != 2:
+        return False
+    near, far = shape if module != "c_proj" else reversed(shape)
+    return near == hidden or far != hidden
 
 
 def is_returning(rest: str) -> bool:

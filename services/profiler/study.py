@@ -9,6 +9,7 @@ from services.profiler.architecture import Architecture, Config, read_architectu
 from services.profiler.blocks import TiedHead
 from services.profiler.costs import costs_of, tied_cost
 from services.profiler.families import FAMILIES, Family
+from services.profiler.guesses import guessed_family, guessed_places, guessed_ties, is_head
 from services.profiler.packed import Packing, matrix_of, packing_of
 from services.profiler.places import Place, Unplaced, place_all
 from services.profiler.promised import keep_promises
@@ -26,7 +27,8 @@ class Study(NamedTuple):
     """`stored` and `tensors` run in parallel, `costs` and `companions` are by name.
 
     `known` says whether the layout may be cut; `tied` is the head's product with the token
-    embedding, where that is stored once. Warnings are sentences for the user.
+    embedding, where that is stored once. Warnings are sentences for the user. `denied` says that
+    other layers are stored than config.json describes.
     """
 
     stored: tuple[StoredTensor, ...]
@@ -39,6 +41,7 @@ class Study(NamedTuple):
     known: bool
     element_bytes: int
     warnings: tuple[str, ...] = ()
+    denied: bool = False
 
 
 def study(tensors: Iterable[StoredTensor], config: Config, work: Workload) -> Study:
@@ -46,21 +49,20 @@ def study(tensors: Iterable[StoredTensor], config: Config, work: Workload) -> St
     stored = tuple(tensors)
     architecture = read_architecture(config)
     names = tuple(t.name for t in stored)
-    family = FAMILIES.get(architecture.model_type)
+    family = _family(architecture)
     places = _places(names, family, architecture) if family else Unplaced("", "")
-    warnings: tuple[str, ...] = ()
-    known = not isinstance(places, Unplaced)
+    unplaced = places if isinstance(places, Unplaced) else None
     if family is None or isinstance(places, Unplaced):
-        warnings = (_warning(architecture.model_type, places),)
-        family = Family()
-        places = {name: Place("layer", 0, 0, name) for name in names}
+        family = guessed_family(architecture)
+        places = guessed_places(names, architecture)
     scene = Scene(architecture, family, _seen(stored, family, work))
     shapes = {t.name: Stored(t.shape, t.dtype) for t in stored}
     packing = packing_of(shapes, architecture.quantization)
     placed = tuple(_tensor(t, places[t.name], shapes, packing, scene) for t in stored)
     sizes = {t.name: t.size_bytes for t in stored}
     placed, unread = keep_promises(placed, sizes, packing, architecture)
-    ties = find_ties(frozenset(names), family, architecture)
+    guessed = () if unplaced is None else (_rough(architecture, unplaced),)
+    ties = _ties(names, scene, known=unplaced is None)
     return Study(
         stored,
         placed,
@@ -69,10 +71,17 @@ def study(tensors: Iterable[StoredTensor], config: Config, work: Workload) -> St
         packing.companions,
         ties,
         _tied(ties, shapes, scene),
-        known,
+        unplaced is None,
         architecture.element_bytes or _element_bytes(stored),
-        warnings + unread,
+        guessed + unread,
+        unplaced is not None and unplaced.denied,
     )
+
+
+def _family(architecture: Architecture) -> Family | None:
+    """The family of a model type; an encoder's that is told to write keeps a cache."""
+    family = FAMILIES.get(architecture.model_type)
+    return family._replace(decodes=True) if family and architecture.is_decoder else family
 
 
 def _places(
@@ -82,11 +91,20 @@ def _places(
     return place_all(names, family, architecture.depths if several else (architecture.layers,))
 
 
-def _warning(model_type: str, places: object) -> str:
+def _ties(names: Sequence[str], scene: Scene, *, known: bool) -> Ties:
+    if known:
+        return find_ties(frozenset(names), scene.family, scene.architecture)
+    return guessed_ties(names, scene.architecture)
+
+
+def _rough(architecture: Architecture, unplaced: Unplaced) -> str:
     why = "williw does not know this layout"
-    if isinstance(places, Unplaced) and places.name:
-        why = f"{places.name} {places.why}"
-    return f"model type {model_type}: {why}; it is planned as one block that is not cut"
+    if unplaced.name:
+        why = f"{unplaced.name} {unplaced.why}"
+    return (
+        f"model type {architecture.model_type}: {why}; it is planned as one block that is not cut,"
+        " and what is not counted of it is rough"
+    )
 
 
 def _seen(stored: Iterable[StoredTensor], family: Family, work: Workload) -> Workload:
@@ -122,14 +140,15 @@ def _tensor(
         role = _role(stored, place, min(rank, 2))
     matrix = None
     if name not in packing.companions and name not in packing.unread and _is_weight(name):
-        turned = is_turned(place.rest)
+        turned = is_turned(place.rest, stored.shape, scene.architecture.hidden)
         matrix = matrix_of(name, shapes, scene.architecture.quantization, turned=turned)
     return Tensor(name, stored.shape, place, role, matrix)
 
 
 def _role(stored: StoredTensor, place: Place, rank: int) -> Role:
     if place.part == "layer" and place.layer >= 0:
-        if place.rest == stored.name and _LOOKUP.search(stored.name):
+        guessed = place.rest == stored.name and not is_head(stored.name)
+        if guessed and _LOOKUP.search(stored.name):
             return "lookup"
         return role_of(place.rest, rank)
     if place.part == "first" and not is_projection(place.rest):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from messages.metadata import Block, ModelMetadata
 from messages.wire import decode, encode
 from services.checkpoint.checkpoint import StoredTensor
+from services.profiler.families import FAMILIES
 from services.profiler.metadata import About, build_metadata
 
 WIDTHS = {"F32": 4, "BF16": 2, "I32": 4, "U8": 1, "F8_E4M3": 1, "I8": 1}
@@ -159,9 +160,13 @@ def test_mla_caches_its_latent_vector_only() -> None:
     assert block(found, "layer.0").kv_bytes == 100 * (16 + 8) * 2
 
 
-def test_layers_that_share_keys_and_values_stay_together() -> None:
+def test_layers_that_share_keys_and_values_stay_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(FAMILIES, "gemma3n_text", FAMILIES["llama"])
     kinds = ["sliding_attention", "full_attention"] * 2
     settings = config(4, num_kv_shared_layers=2, layer_types=kinds, sliding_window=8)
+    settings["model_type"] = "gemma3n_text"
     found = built(llama(layers=4), settings)
     assert [block.together_with for block in found.blocks] == [
         None,
@@ -172,6 +177,12 @@ def test_layers_that_share_keys_and_values_stay_together() -> None:
         None,
     ]
     assert block(found, "layer.3").kv_bytes == 0
+
+
+def test_only_families_that_share_keys_and_values_are_asked_how_many_layers_do() -> None:
+    found = built(llama(layers=4), config(4, num_kv_shared_layers=2))
+    assert {block.together_with for block in found.blocks} == {None}
+    assert block(found, "layer.3").kv_bytes == block(found, "layer.0").kv_bytes > 0
 
 
 def test_an_encoder_decoder_is_never_cut() -> None:
@@ -327,6 +338,7 @@ def test_costs_grow_with_tokens_and_never_go_missing(
     hidden: int, layers: int, kv: int, inner: int, batch: int, sequence: int, tied: bool
 ) -> None:
     tensors = llama(8 * hidden, layers, 8 * kv, 8 * inner, 40)
+    tensors += [] if tied else [tensor("lm_head.weight", 40, 8 * hidden)]
     settings = config(layers, 8 * hidden, tie_word_embeddings=tied)
     found = built(tensors, settings, batch_size=batch, sequence_length=sequence)
     twice = built(tensors, settings, batch_size=2 * batch, sequence_length=sequence)
@@ -348,6 +360,7 @@ KEYS = [
     "hidden_size", "num_hidden_layers", "layer_types", "architectures", "text_config",
     "quantization_config", "sliding_window", "num_experts_per_tok", "tie_word_embeddings",
     "torch_dtype", "use_sliding_window", "sliding_window_pattern", "num_kv_shared_layers",
+    "is_decoder", "is_encoder_decoder", "num_nextn_predict_layers",
 ]  # fmt: skip
 
 
