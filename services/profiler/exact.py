@@ -22,8 +22,9 @@ def corrected(found: Study, counts: Counts | Uncounted) -> Study:
     """The study with counted costs; unchanged, with a warning, where they are not to be believed.
 
     The counter may miss fused products of experts, or run all experts on every token: their share
-    is held to the closed form. So is all of a known layout, but for recurrences, which are counted
-    only; where it differs, the class is not the one that was stored, or the checkpoint not whole.
+    is held to the closed form. So is all of a known layout whose shapes were read, but for
+    recurrences, which are counted only; where it differs, the class is not the one that was stored,
+    or the checkpoint not whole.
     """
     if isinstance(counts, Uncounted):
         return _kept(found, f"compute is in closed form, not counted: {counts.reason}")
@@ -38,7 +39,7 @@ def corrected(found: Study, counts: Counts | Uncounted) -> Study:
             f"compute is in closed form: the count has {seen / routed:.3g} times its figure for"
             " what only routed experts should compute",
         )
-    held = (found.known or found.denied) and all(t.role != "state" for t in found.tensors)
+    held = found.held and all(tensor.role != "state" for tensor in found.tensors)
     if held and _differ(closed, counts.total):
         return _kept(
             found,

@@ -22,12 +22,12 @@ from services.hub import hub
 from services.profiler.architecture import Config
 from services.profiler.counting import Counter
 from services.profiler.exact import corrected
+from services.profiler.flaws import listed
 from services.profiler.metadata import About, metadata_of
 from services.profiler.study import study
 from services.profiler.workload import Workload
 
 T = TypeVar("T")
-_NAMED = 3
 
 
 async def in_thread(work: Callable[[threading.Event], T]) -> T:
@@ -120,11 +120,7 @@ def _warned(found: ModelMetadata, left: Sequence[str]) -> ModelMetadata:
     """The metadata, with a warning where safetensors files beside the weights were not read."""
     if not left:
         return found
-    several = "" if len(left) <= _NAMED else f" and {len(left) - _NAMED} more"
-    note = (
-        f"{', '.join(left[:_NAMED])}{several}: not used, being taken for another copy of the"
-        " weights or an adapter"
-    )
+    note = f"{listed(left)}: not used, being taken for another copy of the weights or an adapter"
     return msgspec.structs.replace(found, warnings=(*found.warnings, note))
 
 

@@ -9,6 +9,7 @@ from services.profiler.architecture import Architecture, Config, read_architectu
 from services.profiler.blocks import TiedHead
 from services.profiler.costs import costs_of, tied_cost
 from services.profiler.families import FAMILIES, Family
+from services.profiler.flaws import flaws_of
 from services.profiler.guesses import guessed_family, guessed_places, guessed_ties, is_head
 from services.profiler.packed import Packing, matrix_of, packing_of
 from services.profiler.places import Place, Unplaced, place_all
@@ -20,6 +21,7 @@ from services.profiler.unpacked import Stored
 from services.profiler.workload import Workload
 
 _LOOKUP = re.compile(r"embed|(^|\.)(wte|wpe|shared)\.|relative_attention_bias|position|cls_token")
+_PLAIN = ("F64", "F32", "F16", "BF16")
 _WIDE = {"F32": 4, "F64": 8}
 
 
@@ -27,8 +29,9 @@ class Study(NamedTuple):
     """`stored` and `tensors` run in parallel, `costs` and `companions` are by name.
 
     `known` says whether the layout may be cut; `tied` is the head's product with the token
-    embedding, where that is stored once. Warnings are sentences for the user. `denied` says that
-    other layers are stored than config.json describes.
+    embedding, where that is stored once. Warnings are sentences for the user. `held` says that the
+    closed form is not to differ from a count: the layout is known, or of another depth than
+    config.json says, and every shape was read.
     """
 
     stored: tuple[StoredTensor, ...]
@@ -41,7 +44,7 @@ class Study(NamedTuple):
     known: bool
     element_bytes: int
     warnings: tuple[str, ...] = ()
-    denied: bool = False
+    held: bool = False
 
 
 def study(tensors: Iterable[StoredTensor], config: Config, work: Workload) -> Study:
@@ -61,7 +64,9 @@ def study(tensors: Iterable[StoredTensor], config: Config, work: Workload) -> St
     placed = tuple(_tensor(t, places[t.name], shapes, packing, scene) for t in stored)
     sizes = {t.name: t.size_bytes for t in stored}
     placed, unread = keep_promises(placed, sizes, packing, architecture)
-    guessed = () if unplaced is None else (_rough(architecture, unplaced),)
+    packed = {*packing.companions.values(), *packing.modules, *packing.unread}
+    plain = frozenset(t.name for t in stored if t.dtype in _PLAIN) - packed
+    told = flaws_of(placed, plain, scene) if unplaced is None else (_rough(architecture, unplaced),)
     ties = _ties(names, scene, known=unplaced is None)
     return Study(
         stored,
@@ -73,8 +78,8 @@ def study(tensors: Iterable[StoredTensor], config: Config, work: Workload) -> St
         _tied(ties, shapes, scene),
         unplaced is None,
         architecture.element_bytes or _element_bytes(stored),
-        guessed + unread,
-        unplaced is not None and unplaced.denied,
+        told + unread,
+        not packing.unread and (unplaced is None or unplaced.denied),
     )
 
 

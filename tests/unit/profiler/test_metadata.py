@@ -14,7 +14,7 @@ from services.checkpoint.checkpoint import StoredTensor
 from services.profiler.families import FAMILIES
 from services.profiler.metadata import About, build_metadata
 
-WIDTHS = {"F32": 4, "BF16": 2, "I32": 4, "U8": 1, "F8_E4M3": 1, "I8": 1}
+WIDTHS = {"F32": 4, "BF16": 2, "I32": 4, "U8": 1, "F8_E4M3": 1, "I8": 1, "I16": 2}
 
 
 def tensor(name: str, *shape: int, dtype: str = "BF16") -> StoredTensor:
