@@ -8,7 +8,7 @@ from messages.jobs import JobCancelled
 from messages.plans import NodeAssigned, SplitPlan, SplitPlanned
 from messages.shards import Access, ShardsReady, StageManifest, StageReady
 from messages.subjects import JOB_ENDED, SHARDS_READY, SPLIT_PLANNED
-from messages.wire import decode
+from messages.wire import Undecodable, decode
 from services.distributor.routes import files_by_route
 from services.runtime.bus import Bus
 
@@ -79,7 +79,7 @@ async def routes_of(
 
 
 async def was_cancelled(bus: Bus, order: Order) -> bool:
-    """Whether the job ended by being cancelled; not, where the bus does not say."""
+    """Whether the job ended by being cancelled; not, where that cannot be read."""
     assigned = order.assigned
     try:
         ended = await bus.facts.last(
@@ -88,6 +88,6 @@ async def was_cancelled(bus: Bus, order: Order) -> bool:
             job_id=assigned.job_id,
             generation=assigned.generation,
         )
-    except Passing:
+    except (Passing, Undecodable):
         return False
     return ended is not None and isinstance(ended.fact, JobCancelled)

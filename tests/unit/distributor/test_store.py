@@ -1,5 +1,6 @@
 """A node's stages: whole or not there, one link for each model, old ones give way."""
 
+import errno
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -187,6 +188,28 @@ def test_an_arrival_goes_on_from_the_chunks_that_have_their_digest(tmp_path: Pat
     assert found == [0, 1, 2, 4, 5]
     assert (directory / "a.bin").stat().st_size == len(body)
     assert (directory / "empty.json").exists()
+
+
+def test_a_chunk_that_the_disk_cannot_read_is_one_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = os.urandom(3 * CHUNK)
+    arrival = Arrival(manifest_of("p1", {"a.bin": body}), tmp_path / "arriving", tmp_path / "final")
+    read = Arrival.read
+
+    def failing(self: Arrival, file: StageFile, index: int, view: memoryview) -> memoryview:
+        if index == 1:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(self, file, index, view)
+
+    arrival.directory.mkdir()
+    (arrival.directory / "a.bin").write_bytes(body)
+    arrival.open()
+    monkeypatch.setattr(Arrival, "read", failing)
+    found: list[int] = []
+    arrival.resume(memoryview(bytearray(CHUNK)), lambda _file, index: found.append(index))
+    arrival.close()
+    assert found == [0, 2]
 
 
 def test_equal_tensors_elsewhere_are_put_together_and_different_ones_are_not(
