@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.profiler.packed import matrix_of, packing_of
 from services.profiler.unpacked import Matrix, Stored
@@ -228,3 +230,24 @@ def test_numbers_that_stand_beside_weights_are_no_packed_weights() -> None:
 def test_three_dimensions_alone_make_no_expert() -> None:
     found = profiled(llama(LAYOUTS["aqlm"][0]), LLAMA | {"quantization_config": LAYOUTS["aqlm"][1]})
     assert {x.layer_type for x in found.layers if ".mlp." in x.name} == {"mlp"}
+
+
+LEAVES = sorted({leaf for layout, _ in LAYOUTS.values() for leaf, _, _ in layout(256, 256)})
+STORED = st.builds(
+    Stored,
+    st.lists(st.integers(0, 300), max_size=4).map(tuple),
+    st.sampled_from(["I32", "U8", "I16", "F16"]),
+)
+SAID = st.sampled_from([{}, *(said for _, said in LAYOUTS.values()), {"config_groups": [1]}])
+
+
+@given(st.dictionaries(st.sampled_from(LEAVES), STORED, max_size=6), SAID)
+def test_no_shapes_whatever_make_reading_fall_over(
+    leaves: dict[str, Stored], said: dict[str, Any]
+) -> None:
+    tensors = {f"model.layers.0.q.{leaf}": stored for leaf, stored in leaves.items()}
+    packing = packing_of(tensors, said)
+    for name in tensors:
+        assert (name in packing.companions) <= (packing.companions.get(name) in tensors)
+        found = matrix_of(name, tensors, said, turned=False)
+        assert found is None or (found.elements >= 0 and found.rows >= 0 and found.columns >= 0)
