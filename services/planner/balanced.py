@@ -14,7 +14,7 @@ import numpy.typing as npt
 from messages.ids import NodeId
 from services.planner.bounds import least_feasible
 from services.planner.evening import evened
-from services.planner.failures import Infeasible
+from services.planner.failures import Infeasible, offering
 from services.planner.greedy import Bin, Item, Placement
 
 Floats = npt.NDArray[np.float64]
@@ -166,7 +166,7 @@ def _refusal(items: Sequence[Item], bins: Sequence[Bin]) -> Infeasible:
     missing = max(1, need - have, largest_item.size_bytes - largest.memory)
     return Infeasible(
         f"the tensors need {need} bytes, {largest_item.name} alone {largest_item.size_bytes}; "
-        f"{len(bins)} nodes offer {have}, {largest.node_id} most with {largest.memory}",
+        f"{offering(len(bins))} {have}, {largest.node_id} most with {largest.memory}",
         constraint="memory",
         node_id=largest.node_id,
         missing=missing,

@@ -53,7 +53,8 @@ def _fastest_answer(case: Case, line: Line, offers: Sequence[Offer], demands: De
 def _refusal(
     case: Case, line: Line, offers: Sequence[Offer], demands: Demands
 ) -> Infeasible | ImpossibleWish:
-    return refusal(line, offers, demands, lambda o: exists(line, o, demands), case.headroom)
+    feasible = functools.partial(exists, line, demands=demands, thrifty=True)
+    return refusal(line, offers, demands, feasible, case.headroom)
 
 
 def _replicas(case: Case, demands: Demands) -> int | None:

@@ -4,6 +4,11 @@ from messages.failures import Permanent
 from messages.ids import NodeId
 
 
+def offering(count: int) -> str:
+    """So many nodes as a subject and its verb."""
+    return "1 node offers" if count == 1 else f"{count} nodes offer"
+
+
 class BadMetadata(Permanent):
     """The metadata contradicts itself or holds a figure that cannot be; `field` says where."""
 

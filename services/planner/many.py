@@ -79,11 +79,14 @@ class Many:
         low_s = self.bound(min(self.table.lower_bound(), self._top_s))
         return self._descend(low_s)
 
-    def exists(self) -> bool:
-        """Whether any chain exists at all; raises Undecided where that was not found out."""
-        first = self.probe(self._top_s)
+    def exists(self, branches: int = _UNTIL_DECIDED) -> bool:
+        """Whether any chain exists at all; raises Undecided where that was not found out.
+
+        With no branches prices and searches alone decide, which takes a moment.
+        """
+        first = self.probe(self._top_s, min(branches, _BRANCHES))
         if first.chain is None and not first.proof:
-            first = self._decided()
+            first = self._decided(branches)
         return first.chain is not None
 
     def bound(self, low_s: float) -> float:
@@ -103,7 +106,7 @@ class Many:
                 high_s = middle
         return low_s
 
-    def probe(self, limit_s: float) -> Probe:
+    def probe(self, limit_s: float, branches: int = _BRANCHES) -> Probe:
         """Whether a chain keeps the limit, by prices, guided search and covering in turn."""
         reach = self.table.reach(limit_s)
         if self._refused(reach):
@@ -112,7 +115,7 @@ class Many:
         if reach.ends.size > _MOST_CELLS:
             ranges = rolled(reach, prices, self._width(reach))
             return Probe(None if ranges is None else reach.staged(ranges))
-        return self._sought(reach, prices) or self._covered(reach, _BRANCHES)
+        return self._sought(reach, prices) or self._covered(reach, branches)
 
     def _sought(self, reach: Reach, prices: Prices) -> Probe | None:
         """What the guided search finds or proves, if it does either."""
@@ -149,19 +152,21 @@ class Many:
             return below_s
         return min(below_s, floor_s * (1 + step), floor_s + (best_s - floor_s) / 2)
 
-    def _decided(self) -> Probe:
+    def _decided(self, branches: int = _UNTIL_DECIDED) -> Probe:
         """Any chain at all: by searches for memory and for work, then by branching to the end."""
         reach = self.table.reach(self._top_s)
         for sums in (np.array(self.table.line.memory_sums), self.table.sums):
             sought = self._sought(reach, self._by(sums))
             if sought is not None:
                 return sought
-        found = self._covered(reach, _UNTIL_DECIDED)
+        found = self._covered(reach, branches)
         if found.chain is None and not found.proof:
             raise Undecided(len(self.offers), len(self.table.line))
         return found
 
     def _covered(self, reach: Reach, branches: int) -> Probe:
+        if not branches:
+            return Probe(None)
         found = cover(reach.ends, reach.counts, branches)
         if found.intervals is None:
             return Probe(None, BY_BRANCHING if found.proven else "")

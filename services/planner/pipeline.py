@@ -34,8 +34,14 @@ def solve(line: Line, offers: Sequence[Offer], demands: Demands = NO_DEMANDS) ->
     return _vectorised(line, offers, demands.pins)
 
 
-def exists(line: Line, offers: Sequence[Offer], demands: Demands = NO_DEMANDS) -> bool:
-    """Whether any chain exists at all; cheaper than the best one."""
+def exists(
+    line: Line, offers: Sequence[Offer], demands: Demands = NO_DEMANDS, *, thrifty: bool = False
+) -> bool:
+    """Whether any chain exists at all; cheaper than the best one.
+
+    Raises Undecided where that was not found out: soon where it is to be `thrifty`, which leaves
+    branching out, and else practically never.
+    """
     if demands.order:
         return ordered.feasible(line, offers, demands, demands.order, math.inf) is not None
     few = _MORE_STEPS if demands.required else _FEW_STEPS
@@ -43,14 +49,19 @@ def exists(line: Line, offers: Sequence[Offer], demands: Demands = NO_DEMANDS) -
         return exhaustive.feasible(line, offers, demands, math.inf) is not None
     if demands.required - demands.pins.keys():
         return solve(line, offers, demands) is not None
+    from services.planner import identical
     from services.planner.many import Many
     from services.planner.multisets import Multisets, transitions
     from services.planner.table import Table
 
+    if not demands and identical.applies(line):
+        return identical.Counts(line, offers).feasible(math.inf)
+
     table = Table(line, offers, demands.pins)
     if transitions(table.counts) <= _MOST_TRANSITIONS:
         return Multisets(table).feasible(math.inf) is not None
-    return Many(table, offers).exists()
+    many = Many(table, offers)
+    return many.exists(branches=0) if thrifty else many.exists()
 
 
 def _with_required(

@@ -1,44 +1,74 @@
 """Why no chain exists, and the least change to one node that would make one."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
 from services.planner.chains import Demands
-from services.planner.failures import ImpossibleWish, Infeasible
+from services.planner.failures import ImpossibleWish, Infeasible, Undecided, offering
+from services.planner.lacking import Change, Feasible, least_change
 from services.planner.line import UNLIMITED, Line, Offer
-
-Feasible = Callable[[Sequence[Offer]], bool]
 
 
 def refusal(
     line: Line, offers: Sequence[Offer], demands: Demands, feasible: Feasible, headroom: float
 ) -> Infeasible | ImpossibleWish:
-    """The refusal for these offers, for which `feasible` was just found to be False."""
-    if feasible([replace(o, memory=UNLIMITED) for o in offers]):
-        constraint, unit_needs = "memory", max(line.memory)
-    elif feasible([replace(o, disk=UNLIMITED) for o in offers]):
-        constraint, unit_needs = "disk", max(line.disk)
-    elif demands:
+    """The refusal for these offers, for which no chain exists.
+
+    `feasible` says whether one exists for others, or raises Undecided.
+    """
+
+    def known(grown: Sequence[Offer]) -> bool:
+        try:
+            return feasible(grown)
+        except Undecided:
+            return False
+
+    if known([replace(o, memory=UNLIMITED) for o in offers]):
+        constraint = "memory"
+    elif known([replace(o, disk=UNLIMITED) for o in offers]):
+        constraint = "disk"
+    elif demands and not known([replace(o, memory=UNLIMITED, disk=UNLIMITED) for o in offers]):
         return ImpossibleWish(
             "no plan keeps the pins, the required nodes and the order, even with unlimited memory",
             advice="leave out a pin or a required node, or change the order",
         )
     else:
-        constraint, unit_needs = "memory and disk", max(line.memory)
-    node, missing = _least_change(line, offers, constraint, feasible)
-    missing = math.ceil(missing / (1.0 - headroom)) if constraint == "memory" else missing
-    have = sum(o.disk if constraint == "disk" else o.memory for o in offers)
-    need = line.disk_of(0, len(line)) if constraint == "disk" else line.memory_of(0, len(line))
+        constraint = "memory and disk"
+    change = least_change(line, offers, constraint, demands, feasible)
+    return _infeasible(line, offers, constraint, change, headroom)
+
+
+def _infeasible(
+    line: Line, offers: Sequence[Offer], constraint: str, change: Change | None, headroom: float
+) -> Infeasible:
+    on_disk = constraint == "disk"
+    have = sum(o.disk if on_disk else o.memory for o in offers)
+    need = line.disk_of(0, len(line)) if on_disk else line.memory_of(0, len(line))
+    alone = change.missing if change else max(1, need - have)
+    in_memory = math.ceil(alone / (1.0 - headroom))
     return Infeasible(
         f"no split fits: {constraint} binds: the model needs {need} bytes, "
-        f"{unit_needs} in its largest block; {len(offers)} nodes offer {have}",
+        f"{max(line.disk if on_disk else line.memory)} in its largest block; "
+        f"{offering(len(offers))} {have}",
         constraint=constraint,
-        node_id=node.node_id,
-        missing=missing,
-        advice=f"{missing} more bytes of {constraint} on {node.node_id} would be enough",
+        node_id=change.offer.node_id if change else None,
+        missing=alone if on_disk else in_memory,
+        advice=_advice(change, constraint, in_memory),
     )
+
+
+def _advice(change: Change | None, constraint: str, in_memory: int) -> str:
+    if change is None:
+        return f"no one node alone can make it fit: give several more {constraint}, or add a node"
+    wanted = {
+        "memory": f"{in_memory} more bytes of memory",
+        "disk": f"{change.missing} more bytes of disk",
+        "memory and disk": f"{in_memory} more bytes of memory and {change.missing} of disk",
+    }[constraint]
+    least = ", and no node needs fewer" if change.least else ""
+    return f"{wanted} on {change.offer.node_id} would be enough{least}"
 
 
 def too_many_copies(
@@ -49,36 +79,9 @@ def too_many_copies(
     largest = max(offers, key=lambda o: (o.memory, o.node_id))
     missing = math.ceil(max(1, need - have) / (1.0 - headroom))
     return Infeasible(
-        f"{wanted} replicas need {need} bytes, {len(offers)} nodes offer {have}",
+        f"{wanted} replicas need {need} bytes, {offering(len(offers))} {have}",
         constraint="memory",
         node_id=largest.node_id,
         missing=missing,
         advice="ask for fewer replicas, or let the planner choose (replicas auto)",
     )
-
-
-def _least_change(
-    line: Line, offers: Sequence[Offer], constraint: str, feasible: Feasible
-) -> tuple[Offer, int]:
-    """The node that needs the fewest more bytes for a plan to exist, and how many."""
-    total = line.memory_of(0, len(line)) + line.tie_bytes
-    best, least = offers[0], total + 1
-    for k in sorted(range(len(offers)), key=lambda k: (-offers[k].memory, offers[k].node_id)):
-
-        def enough(more: int, k: int = k) -> bool:
-            return feasible([*offers[:k], _grown(offers[k], constraint, more), *offers[k + 1 :]])
-
-        if not enough(least - 1):
-            continue
-        low, high = 0, least - 1
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if enough(middle) else (middle, high)
-        best, least = offers[k], high
-    return best, least
-
-
-def _grown(offer: Offer, constraint: str, more: int) -> Offer:
-    memory = offer.memory + more if "memory" in constraint else offer.memory
-    disk = offer.disk + more if "disk" in constraint else offer.disk
-    return replace(offer, memory=memory, disk=disk)
