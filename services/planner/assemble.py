@@ -63,7 +63,7 @@ def assemble(case: Case, placed: Placed) -> SplitPlan:
         throughput_per_s=expected.throughput_per_s,
         decode_tokens_per_s=expected.decode_tokens_per_s,
         transfer_s=transfer_s,
-        warnings=(*case.metadata.warnings, *placed.warnings),
+        warnings=(*case.metadata.warnings, *case.selection.warnings, *placed.warnings),
     )
 
 

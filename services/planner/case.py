@@ -12,6 +12,7 @@ from messages.plans import Assignment, SplitPlan
 from messages.wishes import Relay, Strategy, Wishes
 from services.planner import metadata as meta
 from services.planner.selection import Policy, Selection, offered_bytes, select
+from services.planner.unkept import refuse_unkept
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def case_of(
     disk, which may be full because it lies there.
     """
     meta.check(metadata)
+    refuse_unkept(wishes, wishes.strategy or policy.strategy)
     blocks = meta.blocks_of(metadata)
     tie = meta.tie_of(metadata, blocks)
     held = held_bytes(running, blocks, tie) if running is not None else {}

@@ -1,12 +1,24 @@
 """Why a plan was refused, with the figures that say what would change it."""
 
+from collections.abc import Mapping
+
 from messages.failures import Permanent
 from messages.ids import NodeId
+
+_MOST_NAMED = 8
 
 
 def offering(count: int) -> str:
     """So many nodes as a subject and its verb."""
     return "1 node offers" if count == 1 else f"{count} nodes offer"
+
+
+def _named(rejected: Mapping[NodeId, tuple[str, ...]]) -> str:
+    """The first eight nodes with their reasons, and how many there are besides."""
+    first = sorted(rejected.items())[:_MOST_NAMED]
+    each = [f"{node}: {', '.join(why)}" for node, why in first]
+    more = len(rejected) - len(first)
+    return "; ".join([*each, *([f"and {more} more"] if more else [])])
 
 
 class BadMetadata(Permanent):
@@ -28,9 +40,9 @@ class NoNodes(Permanent):
     """No node passes selection; `rejected` maps each one to its reasons."""
 
     def __init__(self, rejected: dict[NodeId, tuple[str, ...]]) -> None:
-        each = "; ".join(f"{node}: {', '.join(why)}" for node, why in sorted(rejected.items())[:8])
+        none = f"none of {len(rejected)} nodes can take part: {_named(rejected)}"
         super().__init__(
-            f"none of {len(rejected)} nodes can take part: {each}" if rejected else "no live nodes",
+            none if rejected else "no live nodes",
             advice="start a node with `williw run distributor`, or free one that was rejected",
         )
         self.rejected = rejected
@@ -60,6 +72,18 @@ class Infeasible(Permanent):
         self.constraint = constraint
         self.node_id = node_id
         self.missing = missing
+
+    def beside(self, rejected: Mapping[NodeId, tuple[str, ...]]) -> "Infeasible":
+        """The same refusal, which also names the nodes that selection had left out, and why."""
+        if not rejected:
+            return self
+        return Infeasible(
+            f"{self.reason}; left out: {_named(rejected)}",
+            constraint=self.constraint,
+            node_id=self.node_id,
+            missing=self.missing,
+            advice=self.advice,
+        )
 
 
 class Undecided(Permanent):

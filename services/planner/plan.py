@@ -15,6 +15,7 @@ from messages.wishes import Wishes
 from services.planner import contiguous, loose
 from services.planner.assemble import assemble
 from services.planner.case import Case, Placed, case_of
+from services.planner.failures import Infeasible
 from services.planner.selection import Policy
 from services.planner.validate import check_plan
 
@@ -49,7 +50,14 @@ def plan_split(
 
 
 def place(case: Case) -> Placed:
-    """The stages that the case's strategy chooses."""
+    """The stages that the case's strategy chooses; a refusal names the nodes left out as well."""
+    try:
+        return _placed(case)
+    except Infeasible as refusal:
+        raise refusal.beside(case.selection.rejected) from None
+
+
+def _placed(case: Case) -> Placed:
     if case.strategy == "pipeline":
         return contiguous.place(case)
     if case.strategy == "greedy":

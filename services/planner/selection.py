@@ -15,6 +15,7 @@ from services.planner.line import UNLIMITED, Offer
 
 Policy = config.settings.Planner
 _MOST_GFLOPS = 1e15
+_LEAST_GFLOPS = 1e-6
 _figures = operator.attrgetter(
     "gpu_percent", "cpu_percent", "memory_percent", "battery_percent", "bandwidth_mbps"
 )
@@ -23,10 +24,14 @@ _UNREPORTED = (None,) * 5
 
 @dataclass(frozen=True)
 class Selection:
-    """Eligible nodes by id, and every reason why each other node is not."""
+    """Eligible nodes by id, and every reason why each other node is not.
+
+    `warnings` name excluded nodes that are not there: the wish is kept, or it is a typing error.
+    """
 
     nodes: tuple[Node, ...]
     rejected: dict[NodeId, tuple[str, ...]]
+    warnings: tuple[str, ...] = ()
 
 
 def select(
@@ -57,7 +62,12 @@ def select(
     if len(rejected) == len(nodes):
         raise NoNodes(rejected)
     eligible = sorted(by_id.keys() - rejected.keys())
-    return Selection(tuple(by_id[node_id] for node_id in eligible), rejected)
+    absent = sorted(set(wishes.exclude) - by_id.keys())
+    return Selection(
+        tuple(by_id[node_id] for node_id in eligible),
+        rejected,
+        tuple(f"{name} is excluded, and no live node" for name in absent),
+    )
 
 
 def reasons_against(
@@ -70,6 +80,8 @@ def reasons_against(
         reasons.append("excluded by request")
     if wishes.order and node.node_id not in wishes.order:
         reasons.append("not in the requested order")
+    if node.compute_gflops < _LEAST_GFLOPS:
+        reasons.append(f"compute {node.compute_gflops:g} GFLOPS below {_LEAST_GFLOPS:g} GFLOPS")
     if offered_bytes(node, wishes, policy) == 0:
         reasons.append("offers no memory")
     return tuple(reasons)

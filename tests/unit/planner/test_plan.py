@@ -79,6 +79,12 @@ def test_every_plan_covers_the_model_within_memory_and_above_its_bound(
         plan = plan_split(metadata, nodes, wishes, Planner(budget_s=1e9))
     except (Infeasible, NoNodes):
         return
+    except ImpossibleWish:
+        assert objective == "latency" or replicas == 2
+        assert strategy != "pipeline" or (objective == "latency" and replicas == 2)
+        return
+    assert plan.objective == objective
+    assert plan.replicas == (replicas or plan.replicas)
     memory = {node.node_id: node.memory_bytes * 0.75 for node in nodes}
     assert all(a.memory_bytes <= memory[a.node_id] for a in plan.assignments)
     for replica in range(plan.replicas):
@@ -241,6 +247,20 @@ class TestWishes:
                 Wishes(replicas=2, pins=(Pin(node_id=NodeId("n0"), start_block=0, end_block=1),)),
                 "one chain",
             ),
+            (Wishes(objective="latency", replicas=2), "latency is that of one chain"),
+            (Wishes(strategy="greedy", replicas=2), "greedy .* cannot keep several replicas"),
+            (Wishes(strategy="greedy", objective="latency"), "cannot keep the objective latency"),
+            (
+                Wishes(strategy="balanced", require=(NodeId("n0"),), order=(NodeId("n0"),)),
+                "balanced .* cannot keep required nodes, a fixed order",
+            ),
+            (
+                Wishes(
+                    strategy="greedy",
+                    pins=(Pin(node_id=NodeId("n0"), start_block=0, end_block=1),),
+                ),
+                "cannot keep pins",
+            ),
         ],
     )
     def test_an_impossible_wish_is_refused_with_the_reason(
@@ -250,3 +270,33 @@ class TestWishes:
             plan_split(
                 model(*[(10.0, 100)] * 8), nodes((10, 900), (10, 900), (10, 900)), wishes, Planner()
             )
+
+    @pytest.mark.parametrize("strategy", ["greedy", "balanced"])
+    def test_a_strategy_of_the_settings_drops_no_wish_either(
+        self, model: Models, nodes: Nodes, strategy: Strategy
+    ) -> None:
+        with pytest.raises(ImpossibleWish, match=strategy):
+            plan_split(
+                model((1.0, 10)), nodes((10, 900)), Wishes(replicas=2), Planner(strategy=strategy)
+            )
+
+    def test_an_excluded_node_that_is_not_there_is_warned_of(
+        self, model: Models, nodes: Nodes
+    ) -> None:
+        wishes = Wishes(exclude=(NodeId("n1"), NodeId("n7")))
+        plan = plan_split(model((1.0, 10)), nodes((10, 900), (10, 900)), wishes, Planner())
+        assert plan.warnings == ("n7 is excluded, and no live node",)
+        assert [(r.node_id, r.reasons) for r in plan.rejected] == [("n1", ("excluded by request",))]
+
+
+@pytest.mark.parametrize("strategy", ["pipeline", "greedy", "balanced"])
+def test_a_refusal_names_the_nodes_that_thresholds_left_out(
+    model: Models, nodes: Nodes, strategy: Strategy
+) -> None:
+    small, *busy = nodes(*[(10, 100)] * 11)
+    all_of_them = [small, *(msgspec.structs.replace(n, cpu_percent=97.0) for n in busy)]
+    with pytest.raises(Infeasible) as refusal:
+        plan_split(model((1.0, 900)), all_of_them, Wishes(strategy=strategy), Planner())
+    assert "; left out: n1: cpu 97 % above 85 %; n10: cpu 97 %" in refusal.value.reason
+    assert refusal.value.reason.endswith("; and 2 more")
+    assert refusal.value.missing > 0

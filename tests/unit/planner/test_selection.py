@@ -44,6 +44,14 @@ def test_a_rejected_node_has_every_reason() -> None:
     assert len(refusal.value.rejected[busy.node_id]) == 4
 
 
+@pytest.mark.parametrize("gflops", [5e-324, 1e-307, 1e-300, 9e-7])
+def test_a_node_slower_than_any_machine_is_left_out(gflops: float) -> None:
+    broken = msgspec.structs.replace(QUIET, node_id=NodeId("broken"), compute_gflops=gflops)
+    selection = select((QUIET, broken), Wishes(), Planner())
+    assert selection.nodes == (QUIET,)
+    assert selection.rejected[NodeId("broken")][0].startswith(f"compute {gflops:g} GFLOPS below")
+
+
 def test_an_id_given_twice_is_refused() -> None:
     with pytest.raises(BadNodes, match="quiet"):
         select((QUIET, QUIET), Wishes(), Planner())
