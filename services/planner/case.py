@@ -101,7 +101,8 @@ def weights_of(a: Assignment, blocks: Sequence[Block], tie: meta.Tie) -> int:
     """The bytes of weights in a stage; all it holds, where it has no range of blocks."""
     if not a.end_block:
         return a.memory_bytes
-    tied = tie.size_bytes if a.end_block == len(blocks) and a.start_block > tie.block else 0
+    copies = tie.copies if a.end_block == len(blocks) else ()
+    tied = sum(copy.size_bytes for copy in copies if copy.block < a.start_block)
     return sum(block.weight_bytes for block in blocks[a.start_block : a.end_block]) + tied
 
 

@@ -20,7 +20,7 @@ from services.planner.selection import offers_of
 
 def place(case: Case) -> Placed:
     """The best chains of the eligible nodes; Infeasible or ImpossibleWish where there are none."""
-    line = line_of(case.blocks, case.tie.size_bytes, case.tie.block)
+    line = line_of(case.blocks, case.tie.copies)
     offers = offers_of(case.selection.nodes, line.scale, lambda node: case.offered[node.node_id])
     demands = demands_of(case.wishes, line, offers)
     if case.wishes.objective == "latency":
@@ -125,13 +125,12 @@ def _assignment(
 ) -> Assignment:
     """The stage's units on the node, at `place` (stage, replica).
 
-    The last stage holds the tied tensors as well.
+    The last stage holds tied tensors of earlier stages as well.
     """
     start, end = line.borders[units.start], line.borders[units.end]
     mine = case.blocks[start:end]
     names = tuple([name for block in mine for name in block.tensors])
-    if end == len(case.blocks) and start > case.tie.block:
-        names += case.tie.names
+    names += case.tie.needed(start, end, len(case.blocks))
     compute = math.fsum([block.compute_required for block in mine])
     return Assignment(
         node_id=node.node_id,

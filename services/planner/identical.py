@@ -22,9 +22,9 @@ _MOST_STEPS = 20_000
 
 
 def applies(line: Line) -> bool:
-    """Whether all units but the first and the last are alike, and a tied tensor is in the first."""
+    """Whether all units but the first and the last are alike, and tied tensors are in the first."""
     middle = set(zip(line.works[1:-1], line.memory[1:-1], line.disk[1:-1], strict=True))
-    return len(line) >= 2 and len(middle) <= 1 and (line.tie_unit == 0 or not line.tie_bytes)
+    return len(line) >= 2 and len(middle) <= 1 and all(unit == 0 for unit, _ in line.ties)
 
 
 class Counts:
@@ -39,7 +39,7 @@ class Counts:
         disk = np.array([offer.disk for offer in offers], dtype=np.int64)
         unit = (line.works[1], line.memory[1], line.disk[1]) if self.middle else (0, 0, 0)
         self.work, unit_memory, unit_disk = unit
-        tie = line.tie_bytes
+        tie = line.tied_copy(1, len(line))
         self.held = [
             np.minimum(
                 self._fitting(memory - used, unit_memory),

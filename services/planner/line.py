@@ -15,6 +15,7 @@ import msgspec
 
 from messages.ids import NodeId
 from messages.metadata import Block
+from services.planner.metadata import Copy
 
 UNLIMITED = 1 << 62
 _TOTAL_BITS = 50
@@ -44,8 +45,9 @@ class Offer(msgspec.Struct, frozen=True, gc=False):
 class Line:
     """Units in execution order. Unit u is blocks `borders[u]` to `borders[u + 1]`.
 
-    `tie_bytes` more are needed by the range that holds the last unit, unless it also holds unit
-    `tie_unit` (where the tied tensor is stored). `outputs[u]` are the bytes that leave unit u.
+    `ties` are units where tied tensors are stored, and their bytes: so much more is needed by the
+    range that holds the last unit, unless it holds that unit as well. It is no more than the unit's
+    own, so that a further start never needs more. `outputs[u]` are the bytes that leave unit u.
     """
 
     works: tuple[int, ...]
@@ -54,8 +56,7 @@ class Line:
     borders: tuple[int, ...]
     outputs: tuple[int, ...]
     scale: float = 1.0
-    tie_bytes: int = 0
-    tie_unit: int = 0
+    ties: tuple[tuple[int, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.works)
@@ -67,17 +68,19 @@ class Line:
 
     @cached_property
     def memory_sums(self) -> tuple[int, ...]:
-        """Prefix sums of memory, without the tied tensor's second copy."""
+        """Prefix sums of memory, without tied tensors' second copies."""
         return tuple(accumulate(self.memory, initial=0))
 
     @cached_property
     def disk_sums(self) -> tuple[int, ...]:
-        """Prefix sums of weights, without the tied tensor's second copy."""
+        """Prefix sums of weights, without tied tensors' second copies."""
         return tuple(accumulate(self.disk, initial=0))
 
     def tied_copy(self, start: int, end: int) -> int:
-        """Bytes of the tied tensor's second copy in the range [start, end)."""
-        return self.tie_bytes if end == len(self) and start > self.tie_unit else 0
+        """Bytes of the tied tensors' second copies in the range [start, end)."""
+        if not self.ties or end < len(self):
+            return 0
+        return sum([size for unit, size in self.ties if unit < start])
 
     def work(self, start: int, end: int) -> int:
         """Work units of [start, end)."""
@@ -140,21 +143,31 @@ def scale_of(total_gflop: float) -> float:
     return math.ldexp(1.0, min(_MOST_SCALE_BITS, _TOTAL_BITS - math.frexp(total_gflop)[1]))
 
 
-def line_of(blocks: Sequence[Block], tie_bytes: int = 0, tie_block: int = 0) -> Line:
+def line_of(blocks: Sequence[Block], copies: Sequence[Copy] = ()) -> Line:
     """The line of these blocks: blocks bound by `together_with`, and all between, are one unit."""
     borders = _borders(blocks)
     scale = scale_of(math.fsum([b.compute_required for b in blocks]))
-    tie_unit = bisect_right(borders, tie_block) - 1
+    disk = _by_unit([b.weight_bytes for b in blocks], borders)
     return Line(
         works=_by_unit([round(b.compute_required * scale) for b in blocks], borders),
         memory=_by_unit([memory_bytes(b) for b in blocks], borders),
-        disk=_by_unit([b.weight_bytes for b in blocks], borders),
+        disk=disk,
         borders=borders,
         outputs=tuple([blocks[end - 1].output_bytes for end in borders[1:]]),
         scale=scale,
-        tie_bytes=tie_bytes,
-        tie_unit=tie_unit,
+        ties=_ties(copies, borders, disk),
     )
+
+
+def _ties(
+    copies: Sequence[Copy], borders: Sequence[int], disk: Sequence[int]
+) -> tuple[tuple[int, int], ...]:
+    """The tied bytes of each unit; of metadata that contradicts itself no more than its weights."""
+    sizes: dict[int, int] = {}
+    for copy in copies:
+        unit = bisect_right(borders, copy.block) - 1
+        sizes[unit] = min(disk[unit], sizes.get(unit, 0) + copy.size_bytes)
+    return tuple((unit, size) for unit, size in sizes.items() if size)
 
 
 def memory_bytes(block: Block) -> int:

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from messages.metadata import Block, Layer, ModelMetadata
 from services.planner.failures import BadMetadata
@@ -41,33 +42,57 @@ def layer_bytes(layer: Layer) -> int:
     return layer.size_bytes or layer.num_params * _WIDTH.get(layer.dtype.rpartition(".")[2], 1)
 
 
+class Copy(NamedTuple):
+    """Tied tensors stored in block `block`, which a last stage without that block needs as well."""
+
+    block: int
+    names: tuple[str, ...]
+    size_bytes: int
+
+
 @dataclass(frozen=True)
 class Tie:
-    """Tensors stored in block `block` that the last stage needs as well, and their bytes."""
+    """The second copies that the last stage may need: one for each block that stores any."""
 
-    names: tuple[str, ...] = ()
-    size_bytes: int = 0
-    block: int = 0
+    copies: tuple[Copy, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All tensors that may be there twice."""
+        return tuple(name for copy in self.copies for name in copy.names)
+
+    @property
+    def size_bytes(self) -> int:
+        """What they need in all, where the last stage holds none of their blocks."""
+        return sum(copy.size_bytes for copy in self.copies)
+
+    def needed(self, start: int, end: int, blocks: int) -> tuple[str, ...]:
+        """The tensors that a stage of blocks [start, end), of so many, holds beside its own."""
+        copies = self.copies if end == blocks else ()
+        return tuple(name for copy in copies if copy.block < start for name in copy.names)
 
 
 def tie_of(metadata: ModelMetadata, blocks: Sequence[Block]) -> Tie:
     """What the last stage needs a second copy of.
 
     A tied group with exactly one stored name is stored where that name is and needed by the head.
-    A group with several stored names needs nothing more. Bytes are 0 where no layers are listed.
+    A group with several stored names needs nothing more. Where no layers are listed a tensor is
+    taken to be as large as its block, which is never too little.
     """
-    if not metadata.ties:
-        return Tie()
     home = {name: k for k, block in enumerate(blocks) for name in block.tensors}
     size = {layer.name: layer_bytes(layer) for layer in metadata.layers}
-    names: list[str] = []
+    stored: dict[int, list[str]] = {}
     for group in metadata.ties:
-        stored = [name for name in group if name in home]
-        if len(stored) == 1 and len(group) > 1 and home[stored[0]] != len(blocks) - 1:
-            names.append(stored[0])
-    if not names:
-        return Tie()
-    return Tie(tuple(names), sum(size.get(n, 0) for n in names), min(home[n] for n in names))
+        names = [name for name in group if name in home]
+        if len(names) == 1 and len(group) > 1 and home[names[0]] != len(blocks) - 1:
+            stored.setdefault(home[names[0]], []).append(names[0])
+    copies = []
+    for k, names in sorted(stored.items()):
+        known = sum(size[name] for name in set(names) if name in size)
+        unknown = not size.keys() >= set(names)
+        size_bytes = blocks[k].weight_bytes if unknown else known
+        copies.append(Copy(k, tuple(dict.fromkeys(names)), size_bytes))
+    return Tie(tuple(copies))
 
 
 def derived_blocks(layers: Sequence[Layer]) -> tuple[Block, ...]:

@@ -129,7 +129,7 @@ def _chains(
 
 def loss_of(case: Case, old: SplitPlan, best: SplitPlan) -> Loss:
     """The old chain and the best new one in the solvers' terms."""
-    line = line_of(case.blocks, case.tie.size_bytes, case.tie.block)
+    line = line_of(case.blocks, case.tie.copies)
     offers = offers_of(case.selection.nodes, line.scale, lambda node: case.offered[node.node_id])
     index = {offer.node_id: k for k, offer in enumerate(offers)}
     return Loss(

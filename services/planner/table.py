@@ -128,14 +128,15 @@ class Table:
 
 
 def _reach(line: Line, sums: Sequence[int], rooms: Ints) -> Ints:
-    """The furthest end from every start for each room; the last unit may need a tied copy."""
+    """The furthest end from every start for each room; the last unit may need tied copies."""
     count = len(line)
     prefix = np.array(sums, dtype=np.int64)
-    room = np.minimum(rooms, int(prefix[-1]) + line.tie_bytes)[:, None]
+    most = int(prefix[-1]) + sum(size for _, size in line.ties)
+    room = np.minimum(rooms, most)[:, None]
     ends = np.searchsorted(prefix, prefix[None, :-1] + room, "right") - 1
-    if line.tie_bytes:
+    if line.ties:
         starts = np.arange(count)
-        copy = np.where(starts > line.tie_unit, line.tie_bytes, 0)
-        over = (prefix[-1] - prefix[:-1] + copy)[None, :] > room
+        copies = np.array([line.tied_copy(start, count) for start in range(count)])
+        over = (prefix[-1] - prefix[:-1] + copies)[None, :] > room
         ends = np.where((ends == count) & over, np.maximum(count - 1, starts), ends)
     return ends

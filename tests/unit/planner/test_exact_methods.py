@@ -63,14 +63,15 @@ def lines(draw: st.DrawFn, *, alike: bool = False) -> Line:
         units = [first, *[middle] * (count - 1), last]
     else:
         units = [draw(unit) for _ in range(count)]
-    tie = draw(st.integers(0, units[0][2]))
+    tied = [0] if alike else sorted(draw(st.sets(st.integers(0, count - 1), max_size=2)))
+    ties = tuple((unit, draw(st.integers(0, units[unit][2]))) for unit in tied)
     return Line(
         works=tuple(work for work, _, _ in units),
         memory=tuple(weights + cache for _, cache, weights in units),
         disk=tuple(weights for _, _, weights in units),
         borders=tuple(range(len(units) + 1)),
         outputs=(0,) * len(units),
-        tie_bytes=tie,
+        ties=ties,
     )
 
 

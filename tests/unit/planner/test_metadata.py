@@ -94,3 +94,23 @@ def test_a_tie_with_one_stored_name_is_needed_by_the_last_stage() -> None:
     assert tie_of(tied, blocks).size_bytes == 32
     stored_twice = metadata(layers=layers, blocks=blocks, ties=(("embed", "norm"),))
     assert tie_of(stored_twice, blocks).names == ()
+
+
+def test_a_tied_tensor_of_unknown_size_is_taken_to_be_as_large_as_its_block() -> None:
+    blocks = (block("b0", "embed", "q", weight_bytes=70), block("b1", "norm"))
+    tied = metadata(blocks=blocks, ties=(("embed", "head"),))
+    assert tie_of(tied, blocks).size_bytes == 70
+
+
+def test_groups_tied_in_different_blocks_are_a_copy_each() -> None:
+    blocks = tuple(block(f"b{k}", f"t{k}") for k in range(4))
+    layers = tuple(layer(f"t{k}") for k in range(4))
+    tied = metadata(layers=layers, blocks=blocks, ties=(("t0", "x"), ("t2", "y"), ("t3", "z")))
+    tie = tie_of(tied, blocks)
+    assert [(copy.block, copy.names, copy.size_bytes) for copy in tie.copies] == [
+        (0, ("t0",), 32),
+        (2, ("t2",), 32),
+    ]
+    assert tie.needed(2, 4, 4) == ("t0",)
+    assert tie.needed(3, 4, 4) == ("t0", "t2")
+    assert tie.needed(1, 3, 4) == ()
