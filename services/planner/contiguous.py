@@ -130,7 +130,8 @@ def _assignment(
     start, end = line.borders[units.start], line.borders[units.end]
     mine = case.blocks[start:end]
     names = tuple([name for block in mine for name in block.tensors])
-    names += case.tie.needed(start, end, len(case.blocks))
+    if end == len(case.blocks):
+        names += case.tie.needed_from(start)
     compute = math.fsum([block.compute_required for block in mine])
     return Assignment(
         node_id=node.node_id,

@@ -66,10 +66,9 @@ class Tie:
         """What they need in all, where the last stage holds none of their blocks."""
         return sum(copy.size_bytes for copy in self.copies)
 
-    def needed(self, start: int, end: int, blocks: int) -> tuple[str, ...]:
-        """The tensors that a stage of blocks [start, end), of so many, holds beside its own."""
-        copies = self.copies if end == blocks else ()
-        return tuple(name for copy in copies if copy.block < start for name in copy.names)
+    def needed_from(self, start: int) -> tuple[str, ...]:
+        """The tensors that a last stage from block `start` on holds beside its own."""
+        return tuple(name for copy in self.copies if copy.block < start for name in copy.names)
 
 
 def tie_of(metadata: ModelMetadata, blocks: Sequence[Block]) -> Tie:

@@ -111,6 +111,6 @@ def test_groups_tied_in_different_blocks_are_a_copy_each() -> None:
         (0, ("t0",), 32),
         (2, ("t2",), 32),
     ]
-    assert tie.needed(2, 4, 4) == ("t0",)
-    assert tie.needed(3, 4, 4) == ("t0", "t2")
-    assert tie.needed(1, 3, 4) == ()
+    assert tie.needed_from(0) == ()
+    assert tie.needed_from(2) == ("t0",)
+    assert tie.needed_from(3) == ("t0", "t2")
