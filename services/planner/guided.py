@@ -41,7 +41,7 @@ class Guided:
         self.prices = prices
         self.width = width
         self.counts = np.array(reach.counts)
-        self.keys = _keys(reach.counts)
+        self.keys = keys_of(reach.counts)
 
     def search(self, stop: int | None = None) -> Sought:
         """A chain within the limit, if the search comes upon one; with `stop` a chain up to there.
@@ -105,7 +105,7 @@ def _walk_back(levels: list[_Level], state: int) -> Ranges:
     return tuple(reversed(ranges))
 
 
-def _keys(counts: tuple[int, ...]) -> npt.NDArray[np.uint64]:
+def keys_of(counts: tuple[int, ...]) -> npt.NDArray[np.uint64]:
     """What adding one node of a kind adds to a set's key: bit fields where 64 bits suffice.
 
     Else odd multiples of the golden ratio, whose sums practically never meet.

@@ -1,23 +1,40 @@
 """The `latency` objective: the least sum of stage times and hops, within memory.
 
-Exact over every set and order of up to ten nodes, and along a given order. With more, the better of
-two: the ten that hold most work fastest, and the chain with the best throughput cut anew; against a
-bound: all work done by the fastest nodes, each with no more than it can hold.
+Exact over every set and order of some thirteen to seventeen nodes, and along a given order. With
+more, prices of nodes bound it and guide a search; where ranges are too many to list, all work on
+the fastest nodes, each with no more than it can hold, is the bound.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from services.planner.chains import Answer, Chain, Demands, Stage
-from services.planner.exhaustive import end_masks
+from services.planner.following import Following
 from services.planner.line import Line, Offer
+from services.planner.mending import mended, seconds
+from services.planner.priced import Priced, applies
+from services.planner.windows import Window, along, cells, quickest, window_of
 
-_MOST_NODES = 10
+BY_SEARCH = "complete search under prices of nodes"
+BY_PRICES = "prices of nodes"
+BY_ALL = "every set and order"
+BY_ORDER = "order given: dynamic programme"
+_FEW_CELLS, _SOME_CELLS, _MOST_CELLS = 2_000_000, 8_000_000, 70_000_000
+_LEAST_NODES = 8
+_TURNS = 2
+_SAFE = 1 - 1e-12
 Floats = npt.NDArray[np.float64]
+
+
+class Known(NamedTuple):
+    """The best chain known, or an empty one, and its latency."""
+
+    chain: Chain
+    latency_s: float
 
 
 def solve(
@@ -26,55 +43,91 @@ def solve(
     """The chain with the least latency found; `bottleneck_s` of the answer is that latency.
 
     `another` gives some chain within the demands, if there is any; it is asked where not every set
-    of nodes can be looked at. None where no chain exists.
+    of nodes can be looked at and no search found one. None where no chain exists.
     """
-    chosen = _considered(line, offers, demands)
-    chain, latency_s = _over(line, offers, demands, chosen)
-    if demands.order or len(chosen) == len(offers):
-        proof = "order given: dynamic programme" if demands.order else "every set and order"
-        return None if chain is None else Answer(chain, latency_s, latency_s, proof)
-    order = tuple(stage.offer for stage in another() or ())
-    if order:
-        again, again_s = _over(line, offers, replace(demands, order=order), order)
-        if again_s < latency_s:
-            chain, latency_s = again, again_s
-    if chain is None:
+    everyone = tuple(range(len(offers)))
+    looked_at = cells(len(line), len(offers))
+    if demands.order:
+        return _exact(*_along(line, offers, demands, demands.order), BY_ORDER)
+    if looked_at <= _SOME_CELLS:
+        return _exact(*_over(line, offers, demands, everyone), BY_ALL)
+    known = Known(*_over(line, offers, demands, _considered(line, offers, demands)))
+    found = _searched(line, offers, demands, known) if applies(line, offers) else None
+    if found is not None and found.proof == BY_SEARCH:
+        return found
+    if looked_at <= _MOST_CELLS:
+        return _exact(*_over(line, offers, demands, everyone), BY_ALL)
+    if found is not None:
+        return found
+    if not known.chain:
+        order = tuple(stage.offer for stage in another() or ())
+        known = Known(*_along(line, offers, demands, order)) if order else known
+    bound_s = min(_bound(line, offers), known.latency_s)
+    return Answer(*known, bound_s, "all work on the fastest nodes") if known.chain else None
+
+
+def _exact(chain: Chain, latency_s: float, proof: str) -> Answer | None:
+    return Answer(chain, latency_s, latency_s, proof) if chain else None
+
+
+def _searched(line: Line, offers: Sequence[Offer], demands: Demands, known: Known) -> Answer | None:
+    """Prices and searches by turns, each of which helps the other; None where no chain was found.
+
+    The nodes of the best chain and the dearest ones besides are looked at in every set and order.
+    """
+    prices = Priced(line, offers, demands)
+    windows = [window_of(line, offers, demands, k) for k in range(len(offers))]
+    known = _mended(known, windows, demands)
+    for _ in range(_TURNS):
+        prices.raise_prices(known.latency_s)
+        found = Following(prices, known.latency_s).search()
+        if found.chain is not None:
+            known = Known(found.chain, found.latency_s)
+        if found.complete:
+            return _exact(*known, BY_SEARCH)
+        better = _mended(known, windows, demands)
+        if found.chain is None and better == known:
+            break
+        known = better
+    if not known.chain:
         return None
-    bound_s = min(_bound(line, offers), latency_s)
-    return Answer(chain, latency_s, bound_s, "all work on the fastest nodes")
+    bound_s = min(max(prices.bound_s * _SAFE, _bound(line, offers)), known.latency_s)
+    return Answer(known.chain, known.latency_s, bound_s, BY_PRICES)
+
+
+def _mended(known: Known, windows: Sequence[Window], demands: Demands) -> Known:
+    if not known.chain:
+        return known
+    chain = mended(known.chain, windows, demands.must)
+    return Known(chain, seconds(chain, windows))
 
 
 def _over(
     line: Line, offers: Sequence[Offer], demands: Demands, chosen: Sequence[int]
-) -> tuple[Chain | None, float]:
-    return cheapest(line, demands, chosen, [_costs(line, offers, demands, k) for k in chosen])
+) -> tuple[Chain, float]:
+    """The best chain over the chosen offers, in every set and order; empty where there is none."""
+    if not chosen:
+        return (), math.inf
+    must = sum(1 << place for place, k in enumerate(chosen) if k in demands.must)
+    ranges, latency_s = quickest([window_of(line, offers, demands, k) for k in chosen], must)
+    return tuple([Stage(chosen[place], start, end) for place, start, end in ranges]), latency_s
+
+
+def _along(
+    line: Line, offers: Sequence[Offer], demands: Demands, order: Sequence[int]
+) -> tuple[Chain, float]:
+    windows = [window_of(line, offers, demands, k) for k in order]
+    return along(windows, order, demands.must)
 
 
 def _considered(line: Line, offers: Sequence[Offer], demands: Demands) -> tuple[int, ...]:
-    """At most ten offers: the demanded ones, then the fastest and largest by turns."""
-    if demands.order:
-        return demands.order
-    if len(offers) <= _MOST_NODES:
-        return tuple(range(len(offers)))
+    """Ten offers or so: the demanded ones, then the fastest and largest by turns."""
+    most = sum(cells(len(line), n) <= _FEW_CELLS for n in range(1, len(offers) + 1))
     fast = sorted(range(len(offers)), key=lambda k: (-offers[k].rate, k))
     large = sorted(range(len(offers)), key=lambda k: (-offers[k].memory, k))
     ranked = [k for pair in zip(fast, large, strict=True) for k in pair]
     useful = [k for k in ranked if any(line.reach(offers[k], u) > u for u in range(len(line)))]
-    return tuple(dict.fromkeys([*sorted(demands.must), *useful]))[:_MOST_NODES]
-
-
-def _costs(line: Line, offers: Sequence[Offer], demands: Demands, k: int) -> Floats:
-    """Seconds of [start, end) on offer k, the hop away from it included; infinite where barred."""
-    offer, count = offers[k], len(line)
-    sums = np.array(line.work_sums, dtype=np.float64)
-    costs = (sums[None, :] - sums[:, None]) / offer.rate
-    leaving = [offer.hop_s + offer.byte_s * out for out in line.outputs[:-1]]
-    costs[:, 1:count] += np.array(leaving)[None, :] if leaving else 0.0
-    allowed = np.zeros((count + 1, count + 1), dtype=bool)
-    for start, mask in enumerate(end_masks(line, offers, demands, k, math.inf)):
-        bits = np.array([mask >> end & 1 for end in range(count + 1)], dtype=bool)
-        allowed[start] = bits
-    return np.where(allowed, costs, np.inf)
+    return tuple(dict.fromkeys([*sorted(demands.must), *useful]))[: max(most, _LEAST_NODES)]
 
 
 def cheapest(
@@ -89,7 +142,7 @@ def cheapest(
     count = len(line)
     must = sum(1 << place for place, k in enumerate(chosen) if k in demands.must)
     if demands.order:
-        return _along(line, demands, chosen, costs)
+        return _along_costs(line, demands, chosen, costs)
     start = np.full(count + 1, np.inf)
     start[0] = 0.0
     reached: list[Floats] = [start]
@@ -130,7 +183,7 @@ def _came_from(
     return place, source
 
 
-def _along(
+def _along_costs(
     line: Line, demands: Demands, chosen: Sequence[int], costs: Sequence[Floats]
 ) -> tuple[Chain | None, float]:
     """The best chain along a given order; offers that need not be there may be skipped."""

@@ -67,7 +67,8 @@ def _advice(change: Change | None, constraint: str, in_memory: int) -> str:
         "disk": f"{change.missing} more bytes of disk",
         "memory and disk": f"{in_memory} more bytes of memory and {change.missing} of disk",
     }[constraint]
-    least = ", and no node needs fewer" if change.least else ""
+    alone = change.least and constraint != "memory and disk"
+    least = ", and no node needs fewer" if alone else ""
     return f"{wanted} on {change.offer.node_id} would be enough{least}"
 
 
