@@ -1,8 +1,8 @@
 """Several chains instead of one, where the nodes hold several copies: which nodes form which.
 
 Every chain is solved exactly. The grouping of up to six nodes is the best of all; with more it is
-chosen among a few rules, and judged by the forward passes a second of all chains together, which no
-grouping can bring above all compute over all work.
+chosen among a few rules, bettered by exchanges of single nodes, and judged by the forward passes a
+second of all chains together, which no grouping can bring above all compute over all work.
 """
 
 import math
@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from services.planner.chains import Answer, Chain, Stage
 from services.planner.line import Line, Offer
 from services.planner.predict import INSTANT_S
+from services.planner.regrouping import Groups, regrouped
 
 Solver = Callable[[Sequence[Offer]], Answer | None]
-Groups = tuple[tuple[int, ...], ...]
 _TIE = 1e-9
 _WORTH_IT = 0.01
 _MOST_SOLOS = 16
 _FEW = 6
+_MOST_REGROUPED = 16
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,20 @@ def best_fleet(
     With one chain the gap and proof are the chain's own. Of equals, more chains need fewer hops.
     """
     best: Fleet | None = None
+    several: tuple[float, Groups] = (0.0, ())
     for groups in _candidates(line, offers, solver, count):
         fleet = _fleet(line, offers, solver, groups)
         if fleet and (best is None or _better(fleet, best)):
+            best = fleet
+        if fleet and len(groups) > 1:
+            several = max(several, (fleet.passes_per_s, groups))
+    ideal = math.fsum(offer.rate for offer in offers) / max(1, line.work_sums[-1])
+    if best is None or ideal <= best.passes_per_s * (1 + _WORTH_IT):
+        return best
+    if several[1] and _FEW < len(offers) <= _MOST_REGROUPED:
+        groups = regrouped(several[1], len(offers), lambda g: _passes(offers, solver, _mask(g)))
+        fleet = _fleet(line, offers, solver, groups)
+        if fleet and _better(fleet, best):
             best = fleet
     return best
 
@@ -125,6 +137,10 @@ def _passes(offers: Sequence[Offer], solver: Solver, mask: int) -> float:
     """Passes a second of the best chain of these nodes; 0 where there is none."""
     found = solver([offers[k] for k in _members(mask)])
     return 1 / found.bottleneck_s if found and found.bottleneck_s > INSTANT_S else 0.0
+
+
+def _mask(group: Sequence[int]) -> int:
+    return sum(1 << k for k in group)
 
 
 def _members(mask: int) -> tuple[int, ...]:

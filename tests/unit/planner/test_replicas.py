@@ -71,3 +71,21 @@ def test_the_rules_for_more_nodes_reach_most_of_the_best_grouping(
     shares = sorted(share for share in found if share is not None)
     assert shares[0] >= 0.85
     assert shares[len(shares) // 2] >= 0.99
+
+
+def test_seven_nodes_are_regrouped_to_nearly_the_best_grouping(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shares = []
+    for seed in range(1000, 1007):
+        line, offers = uneven(seed, 7)
+        solver = functools.partial(solve, line)
+        found = best_fleet(line, offers, solver, None)
+        with monkeypatch.context() as patch:
+            patch.setattr(replicas, "_FEW", 7)
+            best = best_fleet(line, offers, solver, None)
+        assert found is not None
+        assert best is not None
+        shares.append(found.passes_per_s / best.passes_per_s)
+    assert min(shares) >= 0.95
+    assert sorted(shares)[len(shares) // 2] >= 0.99
