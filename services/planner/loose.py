@@ -48,7 +48,10 @@ def place_balanced(case: Case) -> Placed:
 
 
 def bins_of(case: Case) -> tuple[greedy.Bin, ...]:
-    """The eligible nodes with the bytes each can be given: memory, or disk where that is less."""
+    """The eligible nodes with the bytes each can be given: memory, or disk where that is less.
+
+    What needs no disk (cache, activations) counts against it here: cautious, never too little.
+    """
     return tuple(
         greedy.Bin(
             node.node_id,
@@ -63,17 +66,24 @@ def bins_of(case: Case) -> tuple[greedy.Bin, ...]:
 
 
 def items_of(case: Case) -> tuple[greedy.Item, ...]:
-    """The tensors in execution order; a file without layers has its blocks placed whole."""
+    """The tensors in execution order; a file without layers has its blocks placed whole.
+
+    A block's cache and activations go with its tensors, to each by its bytes and rounded up: all of
+    them together are never less than what the block needs.
+    """
     if not case.metadata.layers:
         return tuple(
             greedy.Item(b.name, b.compute_required, memory_bytes(b), b.tensors) for b in case.blocks
         )
-    place = {name: k for k, name in enumerate(n for block in case.blocks for n in block.tensors)}
-    layers = sorted(case.metadata.layers, key=lambda layer: place[layer.name])
-    return tuple(
-        greedy.Item(layer.name, layer.compute_required, meta.layer_bytes(layer), (layer.name,))
-        for layer in layers
-    )
+    layers = {layer.name: layer for layer in case.metadata.layers}
+    items = []
+    for block in case.blocks:
+        sizes = {name: meta.layer_bytes(layers[name]) for name in block.tensors}
+        beside, whole = block.kv_bytes + block.activation_bytes, sum(sizes.values())
+        for name, size in sizes.items():
+            share = -(-beside * size // whole) if whole else -(-beside // len(sizes))
+            items.append(greedy.Item(name, layers[name].compute_required, size + share, (name,)))
+    return tuple(items)
 
 
 def compute_bound(items: Sequence[greedy.Item], nodes: Sequence[Node]) -> float:
