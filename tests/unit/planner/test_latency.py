@@ -1,4 +1,4 @@
-"""The least latency, held against every set, order and cut; with many nodes, against its bound."""
+"""Latency and wishes, held against every set, order and cut; with many nodes, against a bound."""
 
 import itertools
 import math
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from messages.ids import NodeId
-from services.planner import latency
-from services.planner.chains import NO_DEMANDS, Chain, Demands, Stage
+from services.planner import latency, pipeline
+from services.planner.chains import NO_DEMANDS, Chain, Demands, Stage, bottleneck
 from services.planner.line import Line, Offer
 
 
@@ -105,6 +105,21 @@ def agrees_with_trying_everything(seeds: range) -> set[str]:
 def test_the_least_latency_of_a_few_nodes_is_found_and_proven() -> None:
     proofs = agrees_with_trying_everything(range(200))
     assert proofs == {latency.BY_ALL, latency.BY_ORDER}
+
+
+def test_wishes_are_kept_by_the_best_chain_of_those_that_keep_them() -> None:
+    for seed in range(200):
+        line, offers, demands = case(random.Random(seed))
+        times = [
+            bottleneck(line, offers, chain)
+            for chain in every_chain(line, offers)
+            if keeps(chain, demands) and seconds(line, offers, chain) < math.inf
+        ]
+        found = pipeline.solve(line, offers, demands)
+        assert (found is not None) == bool(times) == pipeline.exists(line, offers, demands)
+        if found is not None:
+            assert keeps(found.chain, demands)
+            assert found.bottleneck_s == found.lower_bound_s == min(times)
 
 
 def test_prices_and_the_search_agree_with_trying_everything(
