@@ -287,16 +287,3 @@ class TestWishes:
         plan = plan_split(model((1.0, 10)), nodes((10, 900), (10, 900)), wishes, Planner())
         assert plan.warnings == ("n7 is excluded, and no live node",)
         assert [(r.node_id, r.reasons) for r in plan.rejected] == [("n1", ("excluded by request",))]
-
-
-@pytest.mark.parametrize("strategy", ["pipeline", "greedy", "balanced"])
-def test_a_refusal_names_the_nodes_that_thresholds_left_out(
-    model: Models, nodes: Nodes, strategy: Strategy
-) -> None:
-    small, *busy = nodes(*[(10, 100)] * 11)
-    all_of_them = [small, *(msgspec.structs.replace(n, cpu_percent=97.0) for n in busy)]
-    with pytest.raises(Infeasible) as refusal:
-        plan_split(model((1.0, 900)), all_of_them, Wishes(strategy=strategy), Planner())
-    assert "; left out: n1: cpu 97 % above 85 %; n10: cpu 97 %" in refusal.value.reason
-    assert refusal.value.reason.endswith("; and 2 more")
-    assert refusal.value.missing > 0

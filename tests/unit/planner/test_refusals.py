@@ -11,7 +11,7 @@ from config.settings import Planner
 from messages.ids import NodeId
 from messages.metadata import Block, ModelMetadata
 from messages.nodes import Node
-from messages.wishes import Wishes
+from messages.wishes import Strategy, Wishes
 from services.planner import lacking
 from services.planner.chains import NO_DEMANDS
 from services.planner.failures import Infeasible, Undecided
@@ -166,3 +166,16 @@ def test_where_no_one_node_suffices_alone_none_is_named(nodes: Nodes) -> None:
         plan_split(metadata, pair, Wishes(headroom=0.0), Planner())
     assert refusal.value.node_id is None
     assert "no one node alone" in refusal.value.advice
+
+
+@pytest.mark.parametrize("strategy", ["pipeline", "greedy", "balanced"])
+def test_a_refusal_names_the_nodes_that_thresholds_left_out(
+    model: Models, nodes: Nodes, strategy: Strategy
+) -> None:
+    small, *busy = nodes(*[(10, 100)] * 11)
+    all_of_them = [small, *(msgspec.structs.replace(n, cpu_percent=97.0) for n in busy)]
+    with pytest.raises(Infeasible) as refusal:
+        plan_split(model((1.0, 900)), all_of_them, Wishes(strategy=strategy), Planner())
+    assert "; left out: n1: cpu 97 % above 85 %; n10: cpu 97 %" in refusal.value.reason
+    assert refusal.value.reason.endswith("; and 2 more")
+    assert refusal.value.missing > 0
