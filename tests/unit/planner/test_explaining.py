@@ -84,4 +84,7 @@ def test_for_the_least_latency_a_node_takes_no_block_that_another_computes_soone
     told = explain(plan, metadata, two, SOON, Planner())
     binds = {stage.node_id: (stage.binds, stage.why) for stage in told.stages}
     assert binds[NodeId("n0")][0] == "memory"
-    assert binds[NodeId("n1")] == ("compute", "b3 takes 0.1111 s here, 0.1 s where it is")
+    # Either may come first: both orders take as long.
+    (slow,) = (a for a in plan.assignments if a.node_id == "n1")
+    beside = slow.end_block if slow.start_block == 0 else slow.start_block - 1
+    assert binds[NodeId("n1")] == ("compute", f"b{beside} takes 0.1111 s here, 0.1 s where it is")
