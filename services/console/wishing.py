@@ -43,17 +43,18 @@ class Wished:
 
     def wishes(self) -> Wishes:
         """These options checked as a request's reader checks them; Usage says what is wrong."""
-        fields = {
+        fields: dict[str, Any] = {
             "strategy": self.strategy,
             "headroom": self.headroom,
             "replicas": _replicas(self.replicas),
             "objective": self.objective,
-            "relay": self.relay or msgspec.UNSET,
             "pins": [_pin(text) for text in self.pin],
             "require": self.require,
             "exclude": self.exclude,
             "order": [part.strip() for part in self.order.split(",") if part.strip()],
         }
+        if self.relay:  # one that is not wished for is not there at all
+            fields["relay"] = self.relay
         try:
             return msgspec.convert(fields, Wishes)
         except msgspec.ValidationError as error:
