@@ -9,16 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from messages.ids import NodeId
 from services.planner.bounds import least_feasible
 from services.planner.evening import evened
 from services.planner.failures import Infeasible, offering
 from services.planner.greedy import Bin, Item, Placement
+from services.planner.kinds import Floats, Ints, Kinds, kinds_of
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 CLOSE_ENOUGH = 1e-3
 _LINEAR_CELLS = 60_000
 _INTEGER_CELLS = 1_000
@@ -26,16 +24,6 @@ _BRANCHES = 60
 _STEPS = 400
 _TOLERANCE = 1e-12
 _NEGLIGIBLE = 1e-15
-
-
-@dataclass(frozen=True)
-class Kinds:
-    """Tensors alike: GFLOP and bytes of each kind, how many there are, and which."""
-
-    compute: Floats
-    size: Ints
-    count: Ints
-    members: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -50,7 +38,7 @@ class Balance:
 
 def place(items: Sequence[Item], bins: Sequence[Bin]) -> Balance:
     """The most even placement found; Infeasible where the tensors are found not to fit."""
-    kinds = _kinds(items)
+    kinds = kinds_of(items)
     rates = np.array([b.gflops for b in bins])
     rooms = np.array([b.memory for b in bins], dtype=np.int64)
     bound_s, proof = _simple_bound(kinds, rates), "all work over all compute"
@@ -74,19 +62,6 @@ def place(items: Sequence[Item], bins: Sequence[Bin]) -> Balance:
     if counts is None:
         raise _refusal(items, bins)
     return Balance(_placement(items, bins, kinds, counts), time_s, min(bound_s, time_s), proof)
-
-
-def _kinds(items: Sequence[Item]) -> Kinds:
-    grouped: dict[tuple[float, int], list[int]] = {}
-    for k, item in enumerate(items):
-        grouped.setdefault((item.compute, item.size_bytes), []).append(k)
-    ranked = sorted(grouped, key=lambda kind: (-kind[0], -kind[1]))
-    return Kinds(
-        compute=np.array([compute for compute, _ in ranked]),
-        size=np.array([size for _, size in ranked], dtype=np.int64),
-        count=np.array([len(grouped[kind]) for kind in ranked], dtype=np.int64),
-        members=tuple(tuple(grouped[kind]) for kind in ranked),
-    )
 
 
 def _simple_bound(kinds: Kinds, rates: Floats) -> float:

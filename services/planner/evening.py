@@ -1,21 +1,15 @@
 """Local improvement of `balanced`: move or swap tensors off the fullest node, one by one."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
-import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from services.planner.balanced import Kinds
+from services.planner.kinds import Floats, Ints, Kinds
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 _MOST_CELLS = 4_000_000
 _LEAST_GAIN = 1e-9
 
 
 def evened(
-    kinds: "Kinds", rates: Floats, rooms: Ints, counts: Ints, enough_s: float, steps: int
+    kinds: Kinds, rates: Floats, rooms: Ints, counts: Ints, enough_s: float, steps: int
 ) -> Ints:
     """Counts whose largest load is no more than before, after at most `steps` exchanges.
 

@@ -1,19 +1,13 @@
 """The integer programme of `balanced`: how many tensors of each kind every node gets."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import highspy
 import numpy as np
-import numpy.typing as npt
 
+from services.planner.kinds import Floats, Ints, Kinds
 from services.planner.solver import quiet
 
-if TYPE_CHECKING:
-    from services.planner.balanced import Kinds
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 _GAP = 2e-4
 _MARGIN = 1e-6
 _ROUNDING = 1e-6
@@ -27,7 +21,7 @@ class Even:
     bound_s: float
 
 
-def even_counts(kinds: "Kinds", rates: Floats, rooms: Ints, branches: int) -> Even:
+def even_counts(kinds: Kinds, rates: Floats, rooms: Ints, branches: int) -> Even:
     """min T: every kind placed whole in numbers, each node's work ≤ T × rate, bytes ≤ room.
 
     Branch and bound stops at 0.02 % or after `branches` nodes; the bound holds all the same. With
@@ -54,12 +48,12 @@ def even_counts(kinds: "Kinds", rates: Floats, rooms: Ints, branches: int) -> Ev
     return Even(counts if kept else None, bound_s)
 
 
-def _unit(kinds: "Kinds", rates: Floats) -> float:
+def _unit(kinds: Kinds, rates: Floats) -> float:
     """T is counted in the time of all work on all nodes, so that its scale is near one."""
     return float(kinds.compute @ kinds.count / rates.sum()) or 1.0
 
 
-def _model(kinds: "Kinds", rates: Floats, rooms: Ints) -> highspy.HighsLp:
+def _model(kinds: Kinds, rates: Floats, rooms: Ints) -> highspy.HighsLp:
     """Columns: kind by node, then T. Rows: kinds placed, nodes' work, nodes' bytes."""
     n_kinds, n_nodes = len(kinds.count), len(rates)
     cells = n_kinds * n_nodes

@@ -22,9 +22,9 @@ from services.planner.goal import objective_of
 from services.planner.line import line_of
 from services.planner.moves import Loss, fewest_moves, held_units
 from services.planner.plan import place
-from services.planner.regroup import Broken, passes_per_s, regrouped
 from services.planner.selection import Policy, offers_of
 from services.planner.soon import fewest_moves_soon
+from services.planner.survivors import Broken, passes_per_s, regrouped
 from services.planner.validate import check_plan
 
 SLOWER_AT_MOST = 1.05

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from services.planner.chains import Answer, Chain, Stage
+from services.planner.exchanging import Groups, regrouped
 from services.planner.line import Line, Offer
 from services.planner.predict import INSTANT_S
-from services.planner.regrouping import Groups, regrouped
 
 Solver = Callable[[Sequence[Offer]], Answer | None]
 _TIE = 1e-9

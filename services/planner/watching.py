@@ -1,6 +1,7 @@
 """Watching running jobs for lost nodes: who is missed for long enough gets the job a new plan."""
 
 import functools
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,9 @@ from services.runtime.registry import Registry
 
 log = structlog.get_logger()
 _LOOK_EVERY_S = 0.5
+# A reader that is further behind than this takes an ended job for a running one, until it loses a
+# node: its end is looked for then, before anything is planned.
+_ENDED_KEPT = 10_000
 
 
 @dataclass
@@ -65,7 +69,8 @@ class Watch:
         self._documents = documents
         self._registry = registry
         self._running: dict[JobId, SplitPlanned] = {}
-        self._ended: dict[JobId, int] = {}
+        # Plans and endings come by two readers: an ending may be learnt of before its plan.
+        self._ended: OrderedDict[JobId, int] = OrderedDict()
         self._absences = Absences(settings.replan_after_s)
         self._tried: dict[JobId, frozenset[NodeId]] = {}
 
@@ -91,10 +96,13 @@ class Watch:
             if newer and not ended and not fact.plan_only:
                 self._running[fact.job_id] = fact
             return
-        self._ended[fact.job_id] = max(fact.generation, self._ended.get(fact.job_id, 0))
+        self._ended[fact.job_id] = max(fact.generation, self._ended.pop(fact.job_id, 0))
+        if len(self._ended) > _ENDED_KEPT:
+            self._ended.popitem(last=False)
         running = self._running.get(fact.job_id)
         if running is not None and running.generation <= fact.generation:
             del self._running[fact.job_id]
+            self._tried.pop(fact.job_id, None)
 
     async def look(self, now_s: float) -> None:
         """Plan anew for each running job that lost a node; once for each set of live nodes."""
