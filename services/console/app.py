@@ -72,6 +72,11 @@ def run(tokens: Sequence[str]) -> int:
         # The reader of our output went away; what Python would flush at exit has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+    except OSError as error:
+        if error.filename is None:  # nothing that a person named
+            raise
+        tell(Permanent(f"{str(error.filename)[:200]}: {error.strerror}", advice="see to that path"))
+        return EXIT_FAILED
     return result if isinstance(result, int) else 0
 
 

@@ -43,8 +43,15 @@ class Home:
 
         The kernel gives the lock back however its holder ends, so a stale file never blocks.
         """
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        with (self.run_dir / "up.lock").open("a+") as lock:
+        try:
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            locked = (self.run_dir / "up.lock").open("a+")
+        except OSError as error:
+            raise Usage(
+                f"{str(self.path)[:200]} cannot be a home: {error.strerror}",
+                advice="name a directory to write in with --home",
+            ) from None
+        with locked as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

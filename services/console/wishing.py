@@ -75,5 +75,7 @@ def _pin(text: str) -> dict[str, Any]:
     first, _, last = blocks.partition("-")
     if not (is_id(node_id) and first.isdecimal() and (last or first).isdecimal()):
         raise Usage(f"--pin must be NODE:FIRST-LAST, not {text[:80]!r}")
+    if int(last or first) < int(first):
+        raise Usage(f"--pin {text[:80]} ends before it begins")
     pin = Pin(node_id=NodeId(node_id), start_block=int(first), end_block=int(last or first) + 1)
     return plain(pin)

@@ -138,12 +138,12 @@ def _refusal(items: Sequence[Item], bins: Sequence[Bin]) -> Infeasible:
     need, have = sum(item.size_bytes for item in items), sum(b.memory for b in bins)
     largest_item = max(items, key=lambda item: item.size_bytes)
     largest = max(bins, key=lambda b: (b.memory, b.node_id))
-    missing = max(1, need - have, largest_item.size_bytes - largest.memory)
+    missing = largest.more(max(1, need - have, largest_item.size_bytes - largest.memory))
     return Infeasible(
         f"the tensors need {need} bytes, {largest_item.name} alone {largest_item.size_bytes}; "
         f"{offering(len(bins))} {have}, {largest.node_id} most with {largest.memory}",
-        constraint="memory",
+        constraint=largest.limit,
         node_id=largest.node_id,
         missing=missing,
-        advice=f"{missing} more bytes of memory on {largest.node_id} are needed at least",
+        advice=f"{missing} more bytes of {largest.limit} on {largest.node_id} are needed at least",
     )

@@ -32,7 +32,7 @@ def place(case: Case) -> Placed:
         bound_s = fleet.slowest_s / (1 + fleet.gap)
         return placed_chains(case, line, offers, fleet.chains, bound_s, fleet.proof)
     if wanted is not None and wanted > 1 and solver(offers) is not None:
-        raise too_many_copies(line, offers, wanted, case.headroom)
+        raise too_many_copies(line, offers, wanted)
     raise _refusal(case, line, offers, demands)
 
 
@@ -101,8 +101,8 @@ def demands_of(wishes: Wishes, line: Line, offers: Sequence[Offer]) -> Demands:
     for pin in wishes.pins:
         if not pin.start_block < pin.end_block <= line.borders[-1]:
             raise ImpossibleWish(
-                f"{pin.node_id} is pinned to blocks {pin.start_block} to {pin.end_block}, "
-                f"the model has {line.borders[-1]}"
+                f"{pin.node_id} is pinned to blocks {pin.start_block} to {pin.end_block - 1}, "
+                f"the model has {line.borders[-1]}, from 0 on"
             )
         start = max(u for u in range(len(line)) if line.borders[u] <= pin.start_block)
         end = min(u for u in range(len(line) + 1) if line.borders[u] >= pin.end_block)

@@ -56,7 +56,8 @@ class Infeasible(Permanent):
     """No plan exists within the nodes' capacity.
 
     `constraint` names what binds (`memory`, `disk` or `compute`); `missing` more bytes (or GFLOP)
-    on `node_id` would be enough, where one node alone can make it so.
+    on `node_id` would be enough for a pipeline, where one node alone can make it so; tensors placed
+    one by one need so many at least.
     """
 
     def __init__(

@@ -5,10 +5,11 @@ refusal. Nodes are taken strongest first until they cover the need times a margi
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import accumulate
+from typing import Literal
 
 from messages.ids import NodeId
 from services.planner.failures import Infeasible
@@ -28,11 +29,20 @@ class Item:
 
 @dataclass(frozen=True)
 class Bin:
-    """A node to fill: GFLOPS, bytes of memory and disk."""
+    """A node to fill: GFLOPS, and the bytes that it takes, which its memory or its disk limits.
+
+    Of memory a share, `headroom`, is left free.
+    """
 
     node_id: NodeId
     gflops: float
     memory: int
+    limit: Literal["memory", "disk"] = "memory"
+    headroom: float = 0.0
+
+    def more(self, missing: int) -> int:
+        """How many bytes more the node must have, to take so many more."""
+        return math.ceil(missing / (1.0 - self.headroom)) if self.limit == "memory" else missing
 
 
 Placement = dict[NodeId, tuple[Item, ...]]
@@ -89,7 +99,7 @@ def _fill(items: Sequence[Item], bins: Sequence[Bin], budget_s: float) -> Placem
         while heap and heap[0][2] < item.size_bytes:
             passed_over.append(heappop(heap))
         if not heap or -heap[0][0] < item.compute:
-            raise _refusal(item, heap + passed_over)
+            raise _refusal(item, heap + passed_over, {b.node_id: b for b in bins})
         left, node_id, memory = heappop(heap)
         placed[node_id].append(item)
         heappush(heap, (left + item.compute, node_id, memory - item.size_bytes))
@@ -101,17 +111,21 @@ def _fill(items: Sequence[Item], bins: Sequence[Bin], budget_s: float) -> Placem
     }
 
 
-def _refusal(item: Item, state: Sequence[tuple[float, NodeId, int]]) -> Infeasible:
+def _refusal(
+    item: Item, state: Sequence[tuple[float, NodeId, int]], bins: Mapping[NodeId, Bin]
+) -> Infeasible:
     left, node_id, memory = min(state, key=lambda e: (max(0, item.size_bytes - e[2]), e[0], e[1]))
     short_bytes = item.size_bytes - memory
     if short_bytes > 0:
+        limit, missing = bins[node_id].limit, bins[node_id].more(short_bytes)
         return Infeasible(
-            f"{item.name} ({item.size_bytes} bytes) fits in no node's memory; "
+            f"{item.name} ({item.size_bytes} bytes) fits in no node's {limit}; "
             f"{node_id} has {memory} bytes left",
-            constraint="memory",
+            constraint=limit,
             node_id=node_id,
-            missing=short_bytes,
-            advice=f"free {short_bytes} bytes more on {node_id}, add a node, or use pipeline",
+            missing=missing,
+            advice=f"at least {missing} bytes more of {limit} on {node_id} are needed; add a node, "
+            "or use pipeline",
         )
     short = math.ceil(item.compute + left)
     return Infeasible(

@@ -52,16 +52,18 @@ def bins_of(case: Case) -> tuple[greedy.Bin, ...]:
 
     What needs no disk (cache, activations) counts against it here: cautious, never too little.
     """
-    return tuple(
-        greedy.Bin(
-            node.node_id,
-            node.compute_gflops,
-            min(
-                case.offered[node.node_id],
-                UNLIMITED if node.disk_bytes is None else node.disk_bytes,
-            ),
-        )
-        for node in case.selection.nodes
+    return tuple(_bin(case, node) for node in case.selection.nodes)
+
+
+def _bin(case: Case, node: Node) -> greedy.Bin:
+    memory = case.offered[node.node_id]
+    disk = UNLIMITED if node.disk_bytes is None else node.disk_bytes
+    return greedy.Bin(
+        node.node_id,
+        node.compute_gflops,
+        min(memory, disk),
+        "disk" if disk < memory else "memory",
+        case.headroom,
     )
 
 

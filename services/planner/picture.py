@@ -18,7 +18,7 @@ def text(explanation: Explanation) -> str:
         (
             s.node_id,
             str(s.replica),
-            f"{s.start_block}-{s.end_block}" if s.end_block else "scattered",
+            f"{s.start_block}-{s.end_block - 1}" if s.end_block else "scattered",
             f"{s.compute_required:.4g}",
             _bytes(s.memory_bytes),
             _bytes(s.offered_bytes),
@@ -56,7 +56,7 @@ def svg(plan: SplitPlan) -> str:
     ]
     for row, a in enumerate(plan.assignments):
         parts += _row(plan, a, _TOP + row * _ROW, scale, count)
-    legend = f"block 0 to {count}; the darker, the nearer to the bottleneck"
+    legend = f"block 0 to {count - 1}; the darker, the nearer to the bottleneck"
     parts += [f'<text x="{_LEFT}" y="{height - 10}">{legend}</text>', "</svg>"]
     return "\n".join(parts)
 
@@ -78,7 +78,7 @@ def _row(plan: SplitPlan, a: Assignment, top: float, scale: float, count: int) -
     colour = (
         f'fill="{_COLOURS[a.replica % len(_COLOURS)]}" fill-opacity="{0.35 + 0.65 * share:.2f}"'
     )
-    told = f"{a.node_id}: blocks {a.start_block} to {a.end_block}, {a.stage_s:.4g} s"
+    told = f"{a.node_id}: blocks {a.start_block} to {a.end_block - 1}, {a.stage_s:.4g} s"
     return [
         f'<text x="12" y="{top + 18}">{escape(a.node_id)}</text>',
         f"<rect {place} {size} {colour}>",

@@ -72,17 +72,17 @@ def _advice(change: Change | None, constraint: str, in_memory: int) -> str:
     return f"{wanted} on {change.offer.node_id} would be enough{least}"
 
 
-def too_many_copies(
-    line: Line, offers: Sequence[Offer], wanted: int, headroom: float
-) -> Infeasible:
+def too_many_copies(line: Line, offers: Sequence[Offer], wanted: int) -> Infeasible:
     """The refusal of more replicas than the nodes were found to hold."""
     need, have = wanted * line.memory_of(0, len(line)), sum(o.memory for o in offers)
-    largest = max(offers, key=lambda o: (o.memory, o.node_id))
-    missing = math.ceil(max(1, need - have) / (1.0 - headroom))
+    if wanted > len(offers):
+        why = f"{wanted} replicas take as many nodes at least, and there are {len(offers)}"
+    elif need > have:
+        why = f"{wanted} replicas need {need} bytes, {offering(len(offers))} {have}"
+    else:
+        why = f"no grouping of {len(offers)} nodes into {wanted} whole replicas was found"
     return Infeasible(
-        f"{wanted} replicas need {need} bytes, {offering(len(offers))} {have}",
+        why,
         constraint="memory",
-        node_id=largest.node_id,
-        missing=missing,
         advice="ask for fewer replicas, or let the planner choose (replicas auto)",
     )

@@ -1,6 +1,6 @@
 """Several chains instead of one, where the nodes hold several copies: which nodes form which.
 
-Every chain is solved exactly. The grouping of up to six nodes is the best of all; with more it is
+Every chain is solved exactly. The grouping of up to eight nodes is the best of all; with more it is
 chosen among a few rules, bettered by exchanges of single nodes, and judged by the forward passes a
 second of all chains together, which no grouping can bring above all compute over all work.
 """
@@ -18,8 +18,9 @@ Solver = Callable[[Sequence[Offer]], Answer | None]
 _TIE = 1e-9
 _WORTH_IT = 0.01
 _MOST_SOLOS = 16
-_FEW = 6
+_FEW = 8
 _MOST_REGROUPED = 16
+_STARTS = 2
 
 
 @dataclass(frozen=True)
@@ -46,21 +47,24 @@ def best_fleet(
     With one chain the gap and proof are the chain's own. Of equals, more chains need fewer hops.
     """
     best: Fleet | None = None
-    several: tuple[float, Groups] = (0.0, ())
+    several: dict[int, tuple[float, Groups]] = {}
     for groups in _candidates(line, offers, solver, count):
         fleet = _fleet(line, offers, solver, groups)
         if fleet and (best is None or _better(fleet, best)):
             best = fleet
         if fleet and len(groups) > 1:
-            several = max(several, (fleet.passes_per_s, groups))
+            found = (fleet.passes_per_s, groups)
+            several[len(groups)] = max(found, several.get(len(groups), found))
     ideal = math.fsum(offer.rate for offer in offers) / max(1, line.work_sums[-1])
     if best is None or ideal <= best.passes_per_s * (1 + _WORTH_IT):
         return best
-    if several[1] and _FEW < len(offers) <= _MOST_REGROUPED:
-        groups = regrouped(several[1], len(offers), lambda g: _passes(offers, solver, _mask(g)))
-        fleet = _fleet(line, offers, solver, groups)
-        if fleet and _better(fleet, best):
-            best = fleet
+    if _FEW < len(offers) <= _MOST_REGROUPED:
+        # Exchanges keep the number of chains: the two that promise most are both tried.
+        for _, start in sorted(several.values(), reverse=True)[:_STARTS]:
+            groups = regrouped(start, len(offers), lambda g: _passes(offers, solver, _mask(g)))
+            fleet = _fleet(line, offers, solver, groups)
+            if fleet and _better(fleet, best):
+                best = fleet
     return best
 
 

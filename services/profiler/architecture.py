@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from services.profiler.places import NO_STACK
 from services.profiler.writing import writes
 
 Config = Mapping[str, Any]
@@ -18,6 +19,7 @@ _HEADS = re.compile(
     r"|DoubleHeads|MTModel"
 )
 _PER_SEQUENCE = re.compile(r"ForSequenceClassification|ForImageClassification|ForMultipleChoice")
+_ENCODER_ALONE = re.compile(r"EncoderModel$")
 _LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 # Other names are what the attribute maps of transformers' configurations give. How many experts
 # there are and how wide each is, shapes say.
@@ -50,7 +52,8 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     head and the token embedding (None: nothing), `has_head` whether the class computes one,
     `element_bytes` the size of an activation, 0 where the configuration names no dtype;
     `inner_copies` how many inner vectors an MLP's activation function holds at once. `depths` are
-    the layers of an encoder and of its decoder, 0 where the configuration does not say;
+    the layers of an encoder and of its decoder, 0 where the configuration does not say, NO_STACK
+    where its class has none;
     `source_positions` what an audio encoder reads, whatever the sequence. `passes` is how often
     each stored layer runs, empty where each runs once (ALBERT: `layers` are its groups).
     `state_width` is how many numbers a recurrent state keeps of each inner channel. `query_width`
@@ -120,7 +123,9 @@ def read_architecture(config: Config) -> Architecture:
         layer_types=tuple(map(str, kinds)) if isinstance(kinds, list) else (),
         depths=(
             _number(text, "encoder_layers", "num_layers"),
-            _number(text, "decoder_layers", "num_decoder_layers", "num_layers"),
+            NO_STACK
+            if any(_ENCODER_ALONE.search(name) for name in names)
+            else _number(text, "decoder_layers", "num_decoder_layers", "num_layers"),
         ),
         source_positions=_number(text, "max_source_positions"),
         passes=passes,

@@ -6,6 +6,9 @@ from typing import Literal, NamedTuple
 from services.profiler.families import Family
 from services.profiler.roles import attention_of, is_cross
 
+NO_STACK = -1
+"""Layers of a stack that the class of the model does not have."""
+
 
 class Place(NamedTuple):
     """`part` before, in or after the layers; `rest` is the name within the part.
@@ -95,7 +98,9 @@ def _whole_stacks(
     for number, stack in enumerate(family.stacks):
         found = {p.layer for p in places.values() if p.part == "layer" and p.stack == number}
         found.discard(-1)
-        wanted = depths[number] or (0 if len(family.stacks) == 1 else len(found))
+        if depths[number] == NO_STACK and not found:
+            continue
+        wanted = max(depths[number], 0) or (0 if len(family.stacks) == 1 else len(found))
         if not found or len(found) != wanted or max(found) != wanted - 1:
             why = f"holds {len(found)} layers where config.json says {wanted}"
             return Unplaced(stack, why, denied=True)

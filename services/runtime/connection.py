@@ -109,7 +109,8 @@ async def _first_connection(
             "name yours with WILLIW_NATS_URL"
         ) from None
     finally:
-        await probe.close()
+        if probe.is_connected:  # what was refused before it began has nothing to close
+            await probe.close()
 
 
 def _credentials(settings: BusSettings, name: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from services.console.failures import EXIT_DONE, Usage
 from services.console.options import Asking, Reach
 from services.console.output import note, plain, say, say_json, size, table
 from services.console.reaching import ask, settings_of
+from services.console.whole import Whole
 from services.runtime.bus import Bus
 
 
@@ -53,7 +54,7 @@ def _object(entry: NodeEntry) -> dict[str, Any]:
 def prune(
     *,
     models: Path | None = None,
-    quota_bytes: int = 0,
+    quota_bytes: Whole = 0,
     reach: Asking = None,
 ) -> int:
     """Remove stages that nobody uses, the least recently used first.

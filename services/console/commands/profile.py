@@ -12,14 +12,15 @@ from services.console.failures import EXIT_DONE
 from services.console.options import Answer
 from services.console.output import say_json
 from services.console.wanted import model_named, request_for
+from services.console.whole import Whole
 
 
 def profile(
     model: str,
     /,
     *,
-    batch_size: int = 1,
-    sequence_length: int = 512,
+    batch_size: Whole = 1,
+    sequence_length: Whole = 512,
     revision: str = "main",
     closed_form: bool = False,
     output: Answer = None,

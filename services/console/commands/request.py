@@ -18,6 +18,7 @@ from services.console.views import shown
 from services.console.waiting import follow_job
 from services.console.wanted import model_named, request_for
 from services.console.watch import Watch
+from services.console.whole import Whole
 from services.runtime.bus import Bus
 
 
@@ -26,8 +27,8 @@ def request(
     /,
     *,
     revision: str = "main",
-    batch_size: int = 1,
-    sequence_length: int = 512,
+    batch_size: Whole = 1,
+    sequence_length: Whole = 512,
     strategy: Strategy | None = None,
     relay: Relay | None = None,
     timeout_s: float | None = None,

@@ -11,6 +11,7 @@ from services.console.failures import EXIT_DONE, Usage
 from services.console.files import read_json
 from services.console.options import Answer
 from services.console.output import note, say_json, size, table
+from services.console.whole import Whole
 
 MOST_JOBS = 256
 
@@ -22,7 +23,7 @@ def split(
     plan: Path,
     out: Path,
     node: str | None = None,
-    jobs: int = 2,
+    jobs: Whole = 2,
     output: Answer = None,
 ) -> int:
     """Cut a model into the stage directories of a plan: OUT/<node>, each appearing by one rename.

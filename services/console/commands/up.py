@@ -18,6 +18,7 @@ from services.console.nodes_file import read_nodes
 from services.console.order import Order
 from services.console.output import note
 from services.console.wanted import model_named
+from services.console.whole import Whole
 
 _NODES = 3
 
@@ -26,13 +27,13 @@ def up(
     model: str = "",
     /,
     *,
-    nodes: int | None = None,
+    nodes: Whole | None = None,
     nodes_file: Path | None = None,
     home: Path | None = None,
     strategy: Strategy | None = None,
     relay: Relay | None = None,
-    batch_size: int = 1,
-    sequence_length: int = 512,
+    batch_size: Whole = 1,
+    sequence_length: Whole = 512,
     exit_when_done: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
