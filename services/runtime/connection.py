@@ -59,7 +59,8 @@ async def connect(
         log.info("bus reconnected")
 
     async def disconnected() -> None:
-        log.warning("bus disconnected")
+        if not client.is_closed:  # not by ourselves, at the end
+            log.warning("bus disconnected")
 
     options: dict[str, Any] = {
         "name": name,

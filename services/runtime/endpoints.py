@@ -50,7 +50,7 @@ def _config(bus: Bus, endpoint: Endpoint[Any, Any], group: TaskGroup) -> Endpoin
 
 async def _answer(bus: Bus, endpoint: Endpoint[Any, Any], request: Request) -> None:
     try:
-        body = encode(await endpoint.answer(decode(request.data, endpoint.api.question)))
+        body = encode(await endpoint.answer(decode(request.data or b"{}", endpoint.api.question)))
         headers: dict[str, str] | None = None
         if len(body) > bus.client.max_payload - _HEADERS_BYTES:
             name = f"{endpoint.api.subject}.json"

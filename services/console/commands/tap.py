@@ -43,6 +43,8 @@ async def _tap(job: str, reach: Reach) -> int:
 
 async def _one(bus: Bus, job: str, view: View) -> int:
     watch = Watch(job_named(job))
+    if not await bus.facts.job(watch.job_id):
+        note(f"waiting for {watch.job_id}: nothing is known of it yet")
     await follow_job(bus, watch, on_fact=view.fact, on_progress=view.progress)
     return EXIT_DONE if watch.completed else EXIT_FAILED
 

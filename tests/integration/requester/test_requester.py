@@ -8,7 +8,7 @@ import nats.errors
 import pytest
 
 from config.settings import Settings
-from messages.api import JobQuery, NodesQuery, ProcessRequest
+from messages.api import JobQuery, NodesAnswer, NodesQuery, ProcessRequest
 from messages.documents import Document
 from messages.ids import JobId, NodeId, PlanId
 from messages.jobs import CancelJob, JobCancelled, JobFailed, ModelRequest, ModelRequested
@@ -26,6 +26,7 @@ from messages.subjects import (
     METADATA_READY,
     MODEL_REQUESTED,
 )
+from messages.wire import decode
 from services.requester.service import build
 from services.runtime.bus import Bus, Refused
 from services.runtime.graveyard import Graveyard
@@ -173,6 +174,8 @@ async def test_the_live_nodes_are_answered(bus: Bus, settings: Settings) -> None
     await bus.registry.announce(entry("node_a"))
     async with running(bus, settings, build(settings, bus)):
         answer = await bus.ask(API_NODES, NodesQuery())
+        empty = await bus.client.request(API_NODES.subject, b"", timeout=5)
+        assert decode(empty.data, NodesAnswer) == answer
     assert [found.node.node_id for found in answer.nodes] == ["node_a"]
 
 
