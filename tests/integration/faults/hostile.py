@@ -92,8 +92,8 @@ def hostile(subject: Subject[Any], ids: dict[str, object]) -> list[bytes]:
 
 
 def unreadable_questions(api: Api[Any, Any]) -> list[bytes]:
-    """Bodies that are no question of this endpoint."""
+    """Bodies that are no question of this endpoint; an empty one asks with no wishes."""
     odd = [json.dumps({"job_id": i, "model_name": i, "node_id": i, "nodes": i}) for i in IDS]
     made = drawn(st.binary(max_size=60), 6) + drawn(shaped([api.question], {}), 16)
     bodies = [*BODIES, *(text.encode() for text in odd), *made]
-    return unreadable(bodies, lambda body: decode(body, api.question))
+    return unreadable(bodies, lambda body: decode(body or b"{}", api.question))
