@@ -16,6 +16,7 @@ from pathlib import Path
 import anyio
 
 from messages.names import directory_name
+from services.checkpoint.appearing import sync_directory
 from services.hub.failures import NotEnoughDisk
 
 FORGOTTEN_S = 7 * 86_400.0
@@ -54,9 +55,9 @@ class Shelf:
     def publish(self, making: Path, place: Path) -> None:
         """Make the directory visible under its own name, in one rename that lasts."""
         for folder in {making, *(path.parent for path in making.rglob("*"))}:
-            _sync(folder)
+            sync_directory(folder)
         making.rename(place)
-        _sync(place.parent)
+        sync_directory(place.parent)
 
     def discard(self, making: Path) -> None:
         """Remove what was being made; for whoever holds its claim."""
@@ -113,11 +114,3 @@ def _locked(directory: Path) -> int:
         pass
     os.close(descriptor)
     return -1
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

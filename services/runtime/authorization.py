@@ -42,7 +42,10 @@ def render(
     others = {f"{account}_{name}": user for name, user in apart.items()}
     services = sorted({s for user in others.values() for s in user.permissions.publish})
     exports = [
-        *(f"    {{stream: {_text(s)}, accounts: {_names(others)}}}" for s in _heard()),
+        *(
+            f"    {{stream: {_text(s)}, accounts: {_names(others)}}}"
+            for s in permissions.heard_by_all()
+        ),
         *(f"    {_export(s, _names(_who_may(others, s)))}" for s in services),
     ]
     return "\n".join(
@@ -66,7 +69,10 @@ def _apart(name: str, user: User, account: str) -> list[str]:
         f"{name}: {{",
         *_users([user]),
         "  imports: [",
-        *(f"    {{stream: {{account: {account}, subject: {_text(s)}}}}}" for s in _heard()),
+        *(
+            f"    {{stream: {{account: {account}, subject: {_text(s)}}}}}"
+            for s in permissions.heard_by_all()
+        ),
         *(
             f"    {{service: {{account: {account}, subject: {_text(s)}}}}}"
             for s in user.permissions.publish
@@ -74,10 +80,6 @@ def _apart(name: str, user: User, account: str) -> list[str]:
         "  ]",
         "}",
     ]
-
-
-def _heard() -> tuple[str, ...]:
-    return permissions.heard_by_all()
 
 
 def _who_may(others: Mapping[str, User], subject: str) -> list[str]:
