@@ -17,6 +17,7 @@ class Holdings:
         self._arriving: dict[str, ArrivingFile] = {}
         self._whole: dict[str, tuple[Content, int]] = {}
         self._seen: set[str] = set()
+        self._read: set[str] = set()
 
     def arriving(self, files: dict[str, ArrivingFile]) -> None:
         """Serve what is verified of these files from now on."""
@@ -28,8 +29,12 @@ class Holdings:
             self._arriving.pop(file.board.file.digest, None)
 
     def read(self) -> None:
-        """Look at the disk: whole stages, then what the origin's shelf has of late."""
-        for stage in self._store.stages():
+        """Look at the disk for what is new: whole stages, then what the origin's shelf has of late.
+
+        A stage of a digest is what it was; one that is found gone has all of them read again.
+        """
+        for stage in self._store.stages(known=self._read):
+            self._read.add(stage.sha256)
             for file in stage.manifest.files:
                 whole = WholeFile(stage.directory / file.name, file.size_bytes)
                 self._whole[file.digest] = whole, file.chunk_bytes
@@ -50,6 +55,7 @@ class Holdings:
         if found is not None and isinstance(found[0], WholeFile) and not found[0].path.is_file():
             del self._whole[digest]
             self._seen.clear()
+            self._read.clear()
             return None
         return found
 

@@ -12,7 +12,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,26 +142,35 @@ class Store:
         shutil.rmtree(self.arriving(sha256), ignore_errors=True)
 
     def use(self, sha256: str, manifest: StageManifest) -> Path:
-        """Point the model's link at a stage that is here, and note that it was used."""
+        """Point the model's link at a stage that is here, and note that it was used.
+
+        A link that points there already is left as it is: whoever made it has synced it, or died
+        before, which `sweep` makes good.
+        """
         link, place = self.link(manifest), self.place(sha256, manifest)
         os.utime(self._manifests / f"{sha256}.json")
+        target = place.relative_to(link.parent)
+        if _target(link) != target:
+            self._swap(link, target)
+        return link
+
+    def _swap(self, link: Path, target: Path) -> None:
         if link.is_dir() and not link.is_symlink():
             raise FileExistsError(f"{link} is a directory that williw did not make")
         # Two stages of one model may become visible at once.
         temporary = link.with_name(f".{link.name}.{os.getpid()}.{threading.get_ident()}")
         temporary.unlink(missing_ok=True)
-        temporary.symlink_to(place.relative_to(link.parent))
+        temporary.symlink_to(target)
         temporary.rename(link)
         _sync(link.parent)
-        return link
 
-    def stages(self) -> Iterator[HeldStage]:
-        """Every whole stage; what cannot be read is passed over."""
+    def stages(self, known: Collection[str] = ()) -> Iterator[HeldStage]:
+        """Every whole stage but the `known` ones; what cannot be read is passed over."""
         if not self._manifests.is_dir():
             return
         for entry in sorted(self._manifests.iterdir()):
             found = _MANIFEST.match(entry.name)
-            if not found:
+            if not found or found[1] in known:
                 continue
             try:
                 manifest = decode(entry.read_bytes(), StageManifest)
@@ -185,7 +194,12 @@ class Store:
         shutil.rmtree(stage.directory)
 
     def sweep(self) -> None:
-        """Remove what a crash left: arrivals nobody resumed for a week, stages without manifest."""
+        """Remove what a crash left: arrivals nobody resumed for a week, stages without manifest.
+
+        A link that was renamed and not yet synced is synced now.
+        """
+        if self.models.is_dir():
+            _sync(self.models)
         if self._arriving.is_dir():
             for entry in self._arriving.iterdir():
                 newest = max((p.stat().st_mtime for p in entry.rglob("*")), default=0.0)
@@ -209,12 +223,20 @@ def place_beside(link: Path, sha256: str) -> Path:
     return link.parent / _STAGES / f"{link.name}@{sha256[:16]}"
 
 
+def _target(link: Path) -> Path | None:
+    """Where the link points; None where it is none."""
+    try:
+        return link.readlink()
+    except OSError:
+        return None
+
+
 def _stamps(place: Path, manifest: StageManifest) -> Stamps | None:
     """What changes when a file of the stage does; None where one is absent or of another length."""
     stamps = []
     for file in manifest.files:
         try:
-            found = (place / file.name).stat()
+            found = os.stat(f"{place}/{file.name}")  # noqa: PTH116  # a path costs as much again
         except OSError:
             return None
         if found.st_size != file.size_bytes:

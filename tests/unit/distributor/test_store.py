@@ -2,6 +2,8 @@
 
 import errno
 import os
+import shutil
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,8 +17,9 @@ from services.checkpoint.chunks import digest_of_chunk, digests_of_file, name_of
 from services.checkpoint.stage_header import header_of
 from services.distributor.arrival import Arrival
 from services.distributor.held import Held, find
+from services.distributor.holdings import Holdings
 from services.distributor.prune import prune
-from services.distributor.store import Store, place_beside
+from services.distributor.store import HeldStage, Store, place_beside
 
 CHUNK = 4096
 
@@ -57,6 +60,18 @@ def finished(store: Store, plan: str, bodies: dict[str, bytes]) -> tuple[str, St
         path.write_bytes(data)
     store.finish(sha256, body)
     return sha256, manifest
+
+
+class Watched(Store):
+    """A store that tells which stages were not to be read."""
+
+    def __init__(self, models: Path) -> None:
+        super().__init__(models)
+        self.left_out: list[set[str]] = []
+
+    def stages(self, known: Collection[str] = ()) -> Iterator[HeldStage]:
+        self.left_out.append(set(known))
+        return super().stages(known)
 
 
 def test_a_finished_stage_is_seen_under_the_models_name(tmp_path: Path) -> None:
@@ -134,6 +149,41 @@ def test_a_stage_is_found_by_its_digest_whichever_the_link_shows(tmp_path: Path)
         place = place_beside(tmp_path / "org--m", sha256)
         assert place == store.place(sha256, manifest)
         assert (place / "config.json").stat().st_size == manifest.size_bytes
+
+
+def test_a_link_that_points_at_the_stage_already_is_left_and_any_other_is_put_right(
+    tmp_path: Path,
+) -> None:
+    store, link = Store(tmp_path), tmp_path / "org--m"
+    stage, other = (finished(store, f"p{k}", {"config.json": b"1" * k}) for k in (2, 1))
+    store.use(*stage)
+    made, manifest = link.lstat().st_ino, tmp_path / ".stages" / ".manifests" / f"{stage[0]}.json"
+    os.utime(manifest, (1.0, 1.0))
+    assert store.use(*stage) == link
+    assert link.lstat().st_ino == made
+    assert manifest.stat().st_mtime > 1.0
+    for change in (link.unlink, lambda: store.use(*other)):
+        change()
+        store.use(*stage)
+        assert link.resolve() == store.place(*stage)
+
+
+def test_what_is_held_is_read_once_and_what_went_is_found_again_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    store = Watched(tmp_path)
+    holdings = Holdings(store, None)
+    stages = [finished(store, f"p{k}", {"config.json": b"1" * k}) for k in (1, 2)]
+    (one,), (two,) = ([file.digest for file in manifest.files] for _, manifest in stages)
+    holdings.read()
+    holdings.read()
+    assert store.left_out == [set(), {sha256 for sha256, _ in stages}]
+    shutil.rmtree(store.place(*stages[0]))
+    assert holdings.find(one) is None
+    finished(store, "p1", {"config.json": b"1"})
+    holdings.read()
+    assert holdings.find(one) is not None
+    assert holdings.find(two) is not None
 
 
 def test_two_stages_of_a_model_become_visible_at_once(tmp_path: Path) -> None:
