@@ -3,13 +3,13 @@
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from services.hub.failures import ModelRefused
 from services.hub.selection import Choice, File, choose
-
-_DEPTH = 2
 
 
 class NotAllowed(ModelRefused):
@@ -60,26 +60,46 @@ def open_local(model_name: str, roots: Sequence[str]) -> Found:
 
 def listing(directory: Path) -> tuple[File, ...]:
     """The files of a model's directory and of its folders, one level down."""
-    found = []
-    for folder, folders, names in os.walk(directory):
-        here = Path(folder)
-        depth = len(here.relative_to(directory).parts) + 1
-        folders[:] = sorted(f for f in folders if depth < _DEPTH and not f.startswith("."))
-        for name in sorted(names):
-            path = here / name
-            if path.is_file():
-                found.append(File(path.relative_to(directory).as_posix(), path.stat().st_size))
+    found, folders = _entries(directory)
+    for folder in folders:
+        found += _entries(directory, f"{folder}/")[0]
     return tuple(found)
 
 
+def _entries(directory: Path, below: str = "") -> tuple[list[File], list[str]]:
+    """The files of one folder, and the folders in it that are no links, each in name order."""
+    files, folders = list[File](), list[str]()
+    entries = list[os.DirEntry[str]]()
+    with suppress(OSError), os.scandir(f"{directory}/{below}") as found:
+        entries = sorted(found, key=attrgetter("name"))
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            folders += [] if entry.name.startswith(".") else [entry.name]
+        # A link that leads nowhere, or in a circle, is no file.
+        elif Path(entry).is_file() if entry.is_symlink() else entry.is_file():
+            files.append(File(f"{below}{entry.name}", entry.stat().st_size))
+    return files, folders
+
+
 def check_contained(model_name: str, directory: Path, choice: Choice) -> None:
-    """Escapes where a file leads out of the directory; the Hub's cache links to its own blobs."""
+    """Escapes where a file leads out of `directory`, a path without links.
+
+    The Hub's cache links to its own blobs. A file that is no link is where its folder is.
+    """
     allowed = [directory]
     if directory.parent.name == "snapshots":
         allowed.append(directory.parent.parent / "blobs")
+
+    def inside(path: Path) -> bool:
+        target = path.resolve()
+        return any(target.is_relative_to(folder) for folder in allowed)
+
+    folders = {file.path.rpartition("/")[0] for file in choice.files}
+    within = {folder for folder in folders if not folder or inside(directory / folder)}
     for file in choice.files:
-        target = (directory / file.path).resolve()
-        if not any(target.is_relative_to(folder) for folder in allowed):
+        linked = os.path.islink(f"{directory}/{file.path}")  # noqa: PTH114  # a path costs more
+        plain = not linked and file.path.rpartition("/")[0] in within
+        if not plain and not inside(directory / file.path):
             raise Escapes(
                 model_name,
                 f"{file.path} is a link out of the directory",
@@ -90,6 +110,7 @@ def check_contained(model_name: str, directory: Path, choice: Choice) -> None:
 def _revision(directory: Path, files: Sequence[File]) -> str:
     digest = hashlib.sha256()
     for file in files:
-        changed_ns = (directory / file.path).stat().st_mtime_ns
+        status = os.stat(f"{directory}/{file.path}")  # noqa: PTH116  # as above
+        changed_ns = status.st_mtime_ns
         digest.update(f"{file.path}\0{file.size_bytes}\0{changed_ns}\n".encode())
     return f"local-{digest.hexdigest()[:40]}"

@@ -61,15 +61,12 @@ class Downloader:
         `total_size_mb` counts units of 1024 x 1024 bytes.
         """
         request = said.request
-        bringer = Bringer(
-            Shelf(self.settings.origin_dir / "models"), self.settings.downloader, self.patience
-        )
         if is_path(request.model_name):
             found = await self._local(request)
         else:
-            found = await bringer.bring(request, partial(self.cancelled, said))
+            found = await self._bringer().bring(request, partial(self.cancelled, said))
         if found.choice.format == "pickle":
-            found = await bringer.converted(request, found)
+            found = await self._bringer().converted(request, found)
         total = found.choice.size_bytes
         progress.report(total, total)
         return (
@@ -85,6 +82,10 @@ class Downloader:
                 total_size_mb=total / _MIB,
             ),
         )
+
+    def _bringer(self) -> Bringer:
+        shelf = Shelf(self.settings.origin_dir / "models")
+        return Bringer(shelf, self.settings.downloader, self.patience)
 
     async def _local(self, request: ModelRequest) -> Found:
         roots = self.settings.downloader.local_roots

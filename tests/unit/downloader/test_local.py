@@ -1,12 +1,21 @@
 """Models that are directories of the origin."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from services.downloader.local import Escapes, NotAllowed, NotThere, open_local
+from services.downloader.local import (
+    Escapes,
+    NotAllowed,
+    NotThere,
+    check_contained,
+    listing,
+    open_local,
+)
 from services.hub.failures import UnusableModel
+from services.hub.selection import choose
 
 
 @pytest.fixture
@@ -75,6 +84,54 @@ def test_a_file_that_is_a_link_out_of_its_directory_is_refused(root: Path, tmp_p
     (root / "mini" / "tokenizer.json").symlink_to(tmp_path / "secret")
     with pytest.raises(Escapes, match=r"tokenizer\.json"):
         open_local(str(root / "mini"), [str(root)])
+
+
+def test_a_file_in_a_folder_is_refused_where_the_file_is_a_link_out(
+    root: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "secret.json").write_text("{}")
+    (root / "mini" / "1_Pooling" / "more.json").symlink_to(tmp_path / "secret.json")
+    with pytest.raises(Escapes, match=r"1_Pooling/more\.json"):
+        open_local(str(root / "mini"), [str(root)])
+
+
+def test_a_folder_is_part_of_the_model_only_where_it_is_no_link_and_one_level_down(
+    root: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(root / "mini" / "1_Pooling", tmp_path / "2_Dense")
+    shutil.copytree(root / "mini" / "1_Pooling", root / "mini" / "1_Pooling" / "deeper")
+    shutil.copytree(root / "mini" / "1_Pooling", root / "mini" / ".cache")
+    (root / "mini" / "2_Dense").symlink_to(tmp_path / "2_Dense")
+    assert [file.path for file in listing(root / "mini")] == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "1_Pooling/config.json",
+    ]
+
+
+def test_a_link_within_the_directory_is_a_file_and_one_that_leads_nowhere_is_none(
+    root: Path,
+) -> None:
+    model = root / "mini"
+    (model / "tokenizer.json").symlink_to("1_Pooling/config.json")
+    (model / "nowhere.json").symlink_to("not-there")
+    (model / "circle.json").symlink_to("circle.json")
+    names = [file.path for file in open_local(str(model), [str(root)]).choice.files]
+    assert "tokenizer.json" in names
+    assert not {"nowhere.json", "circle.json"} & set(names)
+
+
+def test_check_contained_finds_a_folder_that_has_become_a_link_out(
+    root: Path, tmp_path: Path
+) -> None:
+    model = root / "mini"
+    choice = choose("mini", listing(model))
+    check_contained("mini", model, choice)
+    (model / "1_Pooling").rename(tmp_path / "outside")
+    (model / "1_Pooling").symlink_to(tmp_path / "outside")
+    with pytest.raises(Escapes, match="1_Pooling"):
+        check_contained("mini", model, choice)
 
 
 def test_a_snapshot_of_the_hubs_cache_may_link_to_its_blobs(tmp_path: Path) -> None:
