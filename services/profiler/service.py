@@ -2,29 +2,33 @@
 
 import functools
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import anyio
-import anyio.to_thread
 import structlog
 
 from config.settings import Settings
 from messages.api import ProfileAnswer
 from messages.documents import digest_of
 from messages.failures import Permanent
+from messages.ids import Sha256
 from messages.jobs import ModelRequest
 from messages.metadata import ModelMetadata
 from messages.models import ModelDownloaded, ModelProfiled
 from messages.names import metadata_file_name, short_name
 from messages.subjects import API_PROFILE, MODEL_DOWNLOADED
 from messages.wire import encode
+from services.checkpoint.stamps import stamp_of
 from services.profiler.counting import Counter
-from services.profiler.files import write_metadata
+from services.profiler.exact import COUNTED
+from services.profiler.files import body_of, write_metadata
 from services.profiler.profile import in_thread, profile_directory, profile_hub
 from services.runtime import progress
 from services.runtime.bus import Bus
 from services.runtime.documents import Documents
+from services.runtime.remembered import Remembered
 from services.runtime.service import Endpoint, Route, Service
 
 log = structlog.get_logger()
@@ -77,24 +81,59 @@ class Remote:
         return ProfileAnswer(metadata=await self.documents.put(encode(metadata), name))
 
 
+class Profiled(NamedTuple):
+    """A metadata file: where it stands, its bytes, and what they say in short."""
+
+    path: Path
+    body: bytes
+    sha256: Sha256
+    total_compute: float
+    total_layers: int
+    warnings: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Profiler:
-    """Costs every tensor of a model on this origin's disk, from its headers alone."""
+    """Costs every tensor of a model on this origin's disk, from its headers alone.
+
+    The same files for the same workload are `known`: what was made of them is said again.
+    """
 
     origin_dir: Path
     counter: Counter | None = None
+    known: Remembered[tuple[object, ...], Profiled] = field(default_factory=Remembered)
 
     async def profile(self, said: ModelDownloaded) -> tuple[ModelProfiled]:
         """Where the metadata file stands and what it sums up to."""
-        metadata = await in_thread(functools.partial(self._profiled, said))
-        progress.report(len(metadata.layers), len(metadata.layers), "tensors")
-        for warning in metadata.warnings:
+        found = await in_thread(functools.partial(self._profiled, said))
+        progress.report(found.total_layers, found.total_layers, "tensors")
+        for warning in found.warnings:
             log.warning("profile", job_id=said.job_id, warning=warning)
-        return (await self._said(said, metadata),)
+        return (
+            ModelProfiled(
+                origin=said.origin,
+                job_id=said.job_id,
+                generation=said.generation,
+                request=said.request,
+                revision=said.revision,
+                metadata_file=str(found.path),
+                sha256=found.sha256,
+                size_bytes=len(found.body),
+                total_compute=found.total_compute,
+                total_layers=found.total_layers,
+            ),
+        )
 
-    def _profiled(self, said: ModelDownloaded, given_up: threading.Event) -> ModelMetadata:
+    def _profiled(self, said: ModelDownloaded, given_up: threading.Event) -> Profiled:
         request = said.request
-        return profile_directory(
+        stamp = stamp_of(Path(said.model_path))
+        work = (request.batch_size, request.sequence_length)
+        key = (stamp, said.model_path, request.model_name, said.revision, said.origin, *work)
+        known = self.known.get(key) if stamp else None
+        if known is not None:
+            self._written(said, known.body)
+            return known
+        metadata = profile_directory(
             Path(said.model_path),
             batch_size=request.batch_size,
             sequence_length=request.sequence_length,
@@ -104,20 +143,24 @@ class Profiler:
             counter=self.counter,
             given_up=given_up,
         )
-
-    async def _said(self, said: ModelDownloaded, metadata: ModelMetadata) -> ModelProfiled:
-        name = metadata_file_name(said.request.model_name)
-        folder = self.origin_dir / "metadata"
-        path, body = await anyio.to_thread.run_sync(write_metadata, folder, name, metadata)
-        return ModelProfiled(
-            origin=said.origin,
-            job_id=said.job_id,
-            generation=said.generation,
-            request=said.request,
-            revision=said.revision,
-            metadata_file=str(path),
-            sha256=digest_of(body),
-            size_bytes=len(body),
-            total_compute=metadata.total_compute,
-            total_layers=metadata.total_layers,
+        body = body_of(metadata)
+        found = Profiled(
+            self._written(said, body),
+            body,
+            digest_of(body),
+            metadata.total_compute,
+            metadata.total_layers,
+            metadata.warnings,
         )
+        if stamp and (self.counter is None or counted(metadata)):
+            self.known.keep(key, found, len(body))
+        return found
+
+    def _written(self, said: ModelDownloaded, body: bytes) -> Path:
+        name = metadata_file_name(said.request.model_name)
+        return write_metadata(self.origin_dir / "metadata", name, body)
+
+
+def counted(metadata: ModelMetadata) -> bool:
+    """Whether its compute was counted: where it was not, it may be the next time."""
+    return any(layer.cost_source == COUNTED for layer in metadata.layers)
