@@ -1,15 +1,12 @@
 """Reading the metadata a job's plan is made from: the Hub at its commit, or the bus."""
 
-import functools
 from collections.abc import Awaitable, Callable
 
 import anyio.to_thread
 
 from messages.documents import Document, digest_of
 from messages.failures import Permanent
-from messages.metadata import ModelMetadata
 from messages.models import MetadataReady
-from messages.wire import decode
 from services.runtime.documents import Documents
 
 ReadFromHub = Callable[[MetadataReady], Awaitable[bytes]]
@@ -28,10 +25,10 @@ class MetadataDiffers(Permanent):
 
 async def read(
     ready: MetadataReady, documents: Documents, from_hub: ReadFromHub
-) -> tuple[ModelMetadata, Document]:
-    """The metadata and a reference that travels on with the plan.
+) -> tuple[bytes, Document]:
+    """The metadata's bytes, of the announced digest, and a reference that travels on with the plan.
 
-    MetadataDiffers where the digest is another, Undecodable with the field where it is no metadata.
+    MetadataDiffers or DocumentDiffers where the digest is another.
     """
     if ready.commit:
         body = await from_hub(ready)
@@ -44,8 +41,7 @@ async def read(
             sha256=ready.sha256, size_bytes=ready.size_bytes, bucket=ready.repo, name=ready.file
         )
         body = await documents.get(document)
-    decoding = functools.partial(decode, body, ModelMetadata)
-    return await anyio.to_thread.run_sync(decoding), document
+    return body, document
 
 
 async def from_hub(ready: MetadataReady) -> bytes:

@@ -18,14 +18,16 @@ from messages.models import MetadataReady
 from messages.nodes import Node
 from messages.plans import NodeAssigned, SplitPlan, SplitPlanned
 from messages.subjects import API_PREVIEW, API_PROFILE, METADATA_READY, SPLIT_PLANNED
-from messages.wire import encode
+from messages.wire import decode, encode
 from messages.wishes import Wishes
 from services.planner import reading
 from services.planner.assignments import assigned
 from services.planner.failures import Infeasible, NoNodes
+from services.planner.made import Made, key_of
 from services.planner.plan import plan_split
 from services.planner.watching import Watch
 from services.runtime.bus import Bus
+from services.runtime.remembered import Remembered
 from services.runtime.service import Endpoint, Route, Service
 
 _LOOK_AGAIN_S = 0.25
@@ -47,13 +49,12 @@ class Planner:
         self._registry = bus.registry
         self._from_hub = from_hub
         self._bus = bus
+        self._made = Remembered[bytes, Made]()
 
     async def plan(self, ready: MetadataReady) -> Sequence[Fact]:
         """The one plan of this metadata: what lives now decides, what is stored stays decided."""
-        metadata, document = await reading.read(ready, self._documents, self._from_hub)
-        make = functools.partial(self._make, metadata, ready)
-        plan = await self._when_nodes_suffice(make, ready.available_nodes)
-        name = f"{plan.plan_id}.json"
+        body, document = await reading.read(ready, self._documents, self._from_hub)
+        plan, encoded = await self._planned(ready, body)
         return (
             SplitPlanned(
                 origin=ready.origin,
@@ -66,7 +67,7 @@ class Planner:
                 strategy=plan.strategy,
                 node_ids=tuple(a.node_id for a in plan.assignments),
                 bottleneck_s=plan.bottleneck_s,
-                plan=await self._documents.put(encode(plan), name),
+                plan=await self._documents.put(encoded, f"{plan.plan_id}.json"),
                 metadata=document,
                 plan_only=ready.plan_only,
             ),
@@ -111,10 +112,21 @@ class Planner:
         metadata = await self._documents.load(answer.metadata, ModelMetadata)
         return metadata, request.policy if question.wishes == Wishes() else question.wishes
 
-    def _make(
-        self, metadata: ModelMetadata, ready: MetadataReady, nodes: Sequence[Node]
-    ) -> SplitPlan:
-        return plan_split(
+    async def _planned(self, ready: MetadataReady, body: bytes) -> Made:
+        """The plan for the given nodes, or for live ones; what the same gave before is it again."""
+        given = ready.available_nodes
+        nodes = given if given is not None else await self._live()
+        known = self._made.get(key_of(ready, nodes))
+        if known is not None:
+            return known
+        metadata = await anyio.to_thread.run_sync(decode, body, ModelMetadata)
+        make = functools.partial(self._make, metadata, ready)
+        if given is not None:
+            return await anyio.to_thread.run_sync(make, given, abandon_on_cancel=True)
+        return await self._when_nodes_suffice(make, nodes)
+
+    def _make(self, metadata: ModelMetadata, ready: MetadataReady, nodes: Sequence[Node]) -> Made:
+        plan = plan_split(
             metadata,
             nodes,
             ready.request.policy,
@@ -125,17 +137,17 @@ class Planner:
             revision=ready.revision or metadata.revision,
             metadata_sha256=ready.sha256,
         )
+        made = Made(plan, encode(plan))
+        self._made.keep(key_of(ready, nodes), made, len(made.body))
+        return made
 
     async def _when_nodes_suffice(
-        self, make: functools.partial[SplitPlan], given: Sequence[Node] | None
-    ) -> SplitPlan:
-        """The plan for the given nodes, or for live ones; waits a while for enough to come."""
-        if given is not None:
-            return await anyio.to_thread.run_sync(make, given, abandon_on_cancel=True)
+        self, make: functools.partial[Made], nodes: Sequence[Node]
+    ) -> Made:
+        """The plan for live nodes, at first these; waits a while for enough to come."""
         deadline = anyio.current_time() + self._settings.wait_for_nodes_s
         seen: Sequence[Node] = ()
         while True:
-            nodes = await self._live()
             too_late = anyio.current_time() >= deadline
             if nodes != seen or too_late:
                 seen = nodes
@@ -145,6 +157,7 @@ class Planner:
                     if too_late:
                         raise
             await anyio.sleep(_LOOK_AGAIN_S)
+            nodes = await self._live()
 
     async def _live(self) -> tuple[Node, ...]:
         return tuple(entry.node for entry in await self._registry.nodes())

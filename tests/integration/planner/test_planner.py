@@ -1,5 +1,8 @@
 """The planner on a real bus: one plan, assignments from it, refusals, previews, lost nodes."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import anyio
 import msgspec
 import pytest
@@ -16,6 +19,8 @@ from messages.plans import SplitPlan
 from messages.subjects import API_PREVIEW, JOB_ENDED, NODE_ASSIGNED, SPLIT_PLANNED
 from messages.wire import encode
 from messages.wishes import Wishes
+from services.planner import service
+from services.planner.plan import plan_split
 from services.planner.service import build
 from services.runtime.bus import Bus, Refused
 from tests.bus_fixture import running
@@ -79,6 +84,36 @@ async def test_metadata_becomes_one_plan_and_an_assignment_for_each_node(
     assert {first.stage, second.stage} == {0, 1}
     assert first.fetch_from[0] == second.fetch_from[0] == ORIGIN
     assert await bus.documents.load(planned.metadata, ModelMetadata) == metadata()
+
+
+async def test_the_same_question_is_searched_once_and_any_other_anew(
+    bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: list[Sequence[Node]] = []
+
+    def watched(metadata: ModelMetadata, nodes: Sequence[Node], *rest: Any, **more: Any) -> Any:
+        searched.append(nodes)
+        return plan_split(metadata, nodes, *rest, **more)
+
+    monkeypatch.setattr(service, "plan_split", watched)
+    few, many = (node("n1"), node("n2")), (node("n1"), node("n2", 800))
+
+    async def plan_of(job: str, **more: object) -> SplitPlan:
+        await bus.facts.say(await ready(bus, encode(metadata()), job, **more))
+        with anyio.fail_after(10):
+            planned = (await bus.facts.wait(SPLIT_PLANNED, job_id=job)).fact
+        return await bus.documents.load(planned.plan, SplitPlan)
+
+    async with running(bus, settings, build(settings, bus)):
+        await announce(bus, *few)
+        first = await plan_of("job1")
+        assert await plan_of("job2") == first
+        assert searched == [few]
+        await announce(bus, *many)
+        assert (await plan_of("job3")).plan_id != first.plan_id
+        wished = ModelRequest(model_name="org/model", wishes=Wishes(headroom=0.25, replicas=1))
+        assert (await plan_of("job4", request=wished)).plan_id != first.plan_id
+        assert searched == [few, many, many]
 
 
 async def test_given_nodes_replace_the_registry_and_a_plan_only_job_ends_with_its_plan(
