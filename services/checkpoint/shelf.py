@@ -26,6 +26,8 @@ from services.checkpoint.layout import StageLayout
 
 _STAGE = re.compile(r"^[0-9a-f]{64}\Z")
 _CUTS = "cuts"
+Stamp = tuple[int, int, int, int]
+"""Inode, size, time of writing and time of change of a layout.json."""
 _DESCRIBED = 2
 """Raised whenever the same layouts are described otherwise than before: known cuts are then old."""
 
@@ -89,6 +91,14 @@ class OriginShelf:
         except (OSError, Undecodable):
             return None
 
+    def stamp(self, sha256: str) -> Stamp | None:
+        """What changes when the stage's layout does; None where it has none."""
+        try:
+            found = (self._place(sha256) / "layout.json").stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
     def files(self, sha256: str) -> Path | None:
         """The directory of the stage's files where it was written, else None."""
         place = self._place(sha256) / "files"
@@ -130,12 +140,12 @@ class OriginShelf:
     def recall(self, key: str) -> dict[str, str] | None:
         """The stage digest of each node that a cut with this key gave, if all are still here.
 
-        They count as used now.
+        They count as used now; whether they can be read is seen by whoever reads them.
         """
         stages = self._given_by(key)
         if stages is None:
             return None
-        here = [self.use(sha256) and self.stage(sha256) for sha256 in stages.values()]
+        here = [self.use(sha256) and self.stamp(sha256) for sha256 in stages.values()]
         return stages if all(here) else None
 
     def remember(self, key: str, stages: Mapping[str, str]) -> None:

@@ -4,8 +4,7 @@ import errno
 import functools
 import hashlib
 import shutil
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import anyio
@@ -19,29 +18,24 @@ from messages.ids import NodeId, Sha256
 from messages.metadata import ModelMetadata
 from messages.models import ModelDownloaded
 from messages.plans import SplitPlan, SplitPlanned
-from messages.shards import Access, ShardsReady, StageManifest, StageReady
+from messages.shards import Access, ShardsReady, StageReady
 from messages.subjects import MODEL_DOWNLOADED, SPLIT_PLANNED
 from messages.wire import encode
-from services.checkpoint.description import STAGE_NAME, without_files
-from services.checkpoint.layout import Literal, StageLayout
-from services.checkpoint.shelf import OriginShelf, ShelvedStage, cut_key, manifest_of
+from services.checkpoint.layout import StageLayout
+from services.checkpoint.shelf import OriginShelf, ShelvedStage, cut_key
 from services.checkpoint.sources import SourceFiles
+from services.checkpoint.stamps import stamp_of
 from services.runtime.bus import Bus
+from services.runtime.remembered import Remembered
 from services.runtime.service import Route, Service
 from services.splitter.cutter import Cutter, Stage, cutter
 from services.splitter.failures import NoModelHere, NotEnoughDisk
+from services.splitter.kept import Kept, Made
 from services.splitter.stop import Report, on_threads
 
 Put = Callable[[bytes, str], Awaitable[Document]]
-
-
-@dataclass(frozen=True)
-class Made:
-    """A stage that the origin can serve: its manifest, as stored and read, and its description."""
-
-    body: bytes
-    manifest: StageManifest
-    description: bytes
+_DIGEST_BYTES = 128
+"""What a digest takes in memory, about."""
 
 
 class Splitter:
@@ -51,16 +45,21 @@ class Splitter:
         self._settings = settings
         self._bus = bus
         self._shelf = OriginShelf(settings.origin_dir / "stages")
+        self._kept = Kept(self._shelf)
+        self._cuts = Remembered[tuple[str | None, ...], tuple[str, ...]]()
 
     async def cut(self, planned: SplitPlanned) -> Sequence[Fact]:
         """The manifest of every stage, once the origin can serve them all."""
         if planned.plan_only:
             return ()
-        plan = await self._bus.documents.load(planned.plan, SplitPlan)
-        metadata = await self._bus.documents.load(planned.metadata, ModelMetadata)
         model_dir = await self._model_dir(planned)
-        made = await on_threads(functools.partial(self._made, model_dir, plan, metadata.ties))
-        access = await self._access(planned, {one.manifest.node_id: one.manifest for one in made})
+        made = await anyio.to_thread.run_sync(self._again, planned, model_dir)
+        if made is None:
+            plan = await self._bus.documents.load(planned.plan, SplitPlan)
+            metadata = await self._bus.documents.load(planned.metadata, ModelMetadata)
+            cut = functools.partial(self._made, planned, model_dir, plan, metadata.ties)
+            made = await on_threads(cut)
+        access, plan_id = await self._access(planned, made), made[0].plan_id
         # All of it travels in one message.
         put = functools.partial(self._bus.documents.put, among=2 * len(made) + 1)
         return (
@@ -68,24 +67,34 @@ class Splitter:
                 origin=planned.origin,
                 job_id=planned.job_id,
                 generation=planned.generation,
-                plan_id=plan.plan_id,
-                stages=tuple([await _ready(plan.plan_id, one, put) for one in made]),
-                access=await put(encode(access), f"{plan.plan_id}.access"),
+                plan_id=plan_id,
+                stages=tuple([await _ready(one, put) for one in made]),
+                access=await put(encode(access), f"{plan_id}.access"),
             ),
         )
 
+    def _again(self, planned: SplitPlanned, model_dir: Path) -> tuple[Made, ...] | None:
+        """What this plan gave of these very files, if all of it is still on the shelf."""
+        stages = self._cuts.get(_key(planned, model_dir, stamp_of(model_dir)))
+        return None if stages is None else self._kept.all_of(stages)
+
     def _made(
-        self, model_dir: Path, plan: SplitPlan, ties: Sequence[Sequence[str]], report: Report
+        self,
+        planned: SplitPlanned,
+        model_dir: Path,
+        plan: SplitPlan,
+        ties: Sequence[Sequence[str]],
+        report: Report,
     ) -> tuple[Made, ...]:
         """The plan's stages, each cut now or found by its digest."""
+        stamp = stamp_of(model_dir)
         stages = self._stages(model_dir, plan, ties, report)
-        return tuple(self._kept(sha) for sha in stages.values())
-
-    def _kept(self, sha256: str) -> Made:
-        body = self._shelf.manifest(sha256)
-        if body is None:
+        made = self._kept.all_of(stages)
+        if made is None:
             raise Passing("a stage was taken from the shelf as it was looked up: cut again")
-        return Made(body, manifest_of(body), self._description(sha256))
+        if stamp is not None:
+            self._cuts.keep(_key(planned, model_dir, stamp), stages, len(stages) * _DIGEST_BYTES)
+        return made
 
     async def sweep(self) -> None:
         """Remove what an earlier process of this service left half made."""
@@ -103,37 +112,18 @@ class Splitter:
             )
         return Path(said.fact.model_path)
 
-    def _description(self, sha256: str) -> bytes:
-        """The stage's description as it travels beside the manifest."""
-        stage = self._shelf.stage(sha256)
-        files = stage.layout.files if stage is not None else ()
-        (body,) = (
-            piece.data
-            for file in files
-            if file.name == STAGE_NAME
-            for piece in file.pieces
-            if isinstance(piece, Literal)
-        )
-        return without_files(body)
-
-    async def _access(
-        self, planned: SplitPlanned, manifests: Mapping[NodeId, StageManifest]
-    ) -> Access:
+    async def _access(self, planned: SplitPlanned, made: Sequence[Made]) -> Access:
         """Each node's token is made once and kept on the bus; only its digest is told."""
         tokens: dict[NodeId, Sha256] = {}
-        for node in manifests:
-            token = await self._bus.grants.grant(node, planned.job_id)
-            tokens[node] = Sha256(hashlib.sha256(token.encode()).hexdigest())
-        files = {
-            node: tuple(file.digest for file in manifest.files)
-            for node, manifest in manifests.items()
-        }
-        return Access(tokens=tokens, files=files)
+        for one in made:
+            token = await self._bus.grants.grant(one.node_id, planned.job_id)
+            tokens[one.node_id] = Sha256(hashlib.sha256(token.encode()).hexdigest())
+        return Access(tokens=tokens, files={one.node_id: one.digests for one in made})
 
     def _stages(
         self, model_dir: Path, plan: SplitPlan, ties: Sequence[Sequence[str]], report: Report
-    ) -> Mapping[str, str]:
-        """The stage digest of each node; nothing is read where the same cut was made before."""
+    ) -> tuple[str, ...]:
+        """The stages' digests; nothing is read where the same cut was made before."""
         settings = self._settings.splitter
         made = cutter(
             model_dir,
@@ -145,10 +135,10 @@ class Splitter:
         )
         key = cut_key(made.layouts, made.paths, settings.materialize)
         known = self._shelf.recall(key)
-        if known is None:
+        if known is None or self._kept.all_of(known.values()) is None:
             known = self._cut(made)
             self._shelf.remember(key, known)
-        return known
+        return tuple(known.values())
 
     def _cut(self, made: Cutter) -> dict[str, str]:
         written = {layout.node_id for layout in made.layouts if self._writes(layout.node_id)}
@@ -178,7 +168,7 @@ class Splitter:
     def _keep(self, stage: Stage, paths: dict[str, str], room: Path | None) -> str:
         body = encode(stage.manifest)
         sha256 = digest_of(body)
-        if room is None and self._shelf.use(sha256):
+        if room is None and self._kept.stage(sha256) is not None:
             return sha256
         return self._shelf.put(body, ShelvedStage(layout=stage.layout, paths=paths), room)
 
@@ -199,12 +189,17 @@ class Splitter:
             )
 
 
-async def _ready(plan_id: str, made: Made, put: Put) -> StageReady:
-    name = f"{plan_id}.{made.manifest.node_id}"
+def _key(planned: SplitPlanned, model_dir: Path, stamp: str | None) -> tuple[str | None, ...]:
+    """What a cut depends on, beside the settings: plan, ties and the model's files as they are."""
+    return planned.plan.sha256, planned.metadata.sha256, str(model_dir), stamp
+
+
+async def _ready(made: Made, put: Put) -> StageReady:
+    name = f"{made.plan_id}.{made.node_id}"
     return StageReady(
-        node_id=made.manifest.node_id,
-        stage=made.manifest.stage,
-        size_bytes=made.manifest.size_bytes,
+        node_id=made.node_id,
+        stage=made.stage,
+        size_bytes=made.size_bytes,
         manifest=await put(made.body, f"{name}.manifest"),
         description=await put(made.description, f"{name}.description"),
     )
