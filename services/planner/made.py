@@ -19,9 +19,15 @@ class Made(NamedTuple):
 
 
 def key_of(ready: MetadataReady, nodes: Sequence[Node]) -> bytes:
-    """A digest of what the plan of this metadata on these nodes depends on, beside the settings."""
+    """A digest of what the plan of this metadata on these nodes depends on, beside the settings.
+
+    Where the metadata lies is part of it: what is known was once read there.
+    """
     asked = (
         ready.sha256,
+        ready.repo,
+        ready.file,
+        ready.commit,
         ready.revision,
         ready.origin,
         ready.generation,

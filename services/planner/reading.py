@@ -1,5 +1,6 @@
 """Reading the metadata a job's plan is made from: the Hub at its commit, or the bus."""
 
+import functools
 from collections.abc import Awaitable, Callable
 
 import anyio.to_thread
@@ -10,6 +11,7 @@ from messages.models import MetadataReady
 from services.runtime.documents import Documents
 
 ReadFromHub = Callable[[MetadataReady], Awaitable[bytes]]
+Read = Callable[[], Awaitable[bytes]]
 
 
 class MetadataDiffers(Permanent):
@@ -25,23 +27,26 @@ class MetadataDiffers(Permanent):
 
 async def read(
     ready: MetadataReady, documents: Documents, from_hub: ReadFromHub
-) -> tuple[bytes, Document]:
-    """The metadata's bytes, of the announced digest, and a reference that travels on with the plan.
+) -> tuple[Document, Read]:
+    """A reference that travels on with the plan, and how to get its bytes, of that digest.
 
-    MetadataDiffers or DocumentDiffers where the digest is another.
+    What is on the bus is read when it is wanted. MetadataDiffers or, then, DocumentDiffers where
+    the digest is another than announced.
     """
-    if ready.commit:
-        body = await from_hub(ready)
-        found = await anyio.to_thread.run_sync(digest_of, body)
-        if found != ready.sha256:
-            raise MetadataDiffers(ready, found)
-        document = await documents.put(body, ready.file.rpartition("/")[2])
-    else:
+    if not ready.commit:
         document = Document(
             sha256=ready.sha256, size_bytes=ready.size_bytes, bucket=ready.repo, name=ready.file
         )
-        body = await documents.get(document)
-    return body, document
+        return document, functools.partial(documents.get, document)
+    body = await from_hub(ready)
+    found = await anyio.to_thread.run_sync(digest_of, body)
+    if found != ready.sha256:
+        raise MetadataDiffers(ready, found)
+
+    async def here() -> bytes:
+        return body
+
+    return await documents.put(body, ready.file.rpartition("/")[2]), here
 
 
 async def from_hub(ready: MetadataReady) -> bytes:

@@ -53,8 +53,8 @@ class Planner:
 
     async def plan(self, ready: MetadataReady) -> Sequence[Fact]:
         """The one plan of this metadata: what lives now decides, what is stored stays decided."""
-        body, document = await reading.read(ready, self._documents, self._from_hub)
-        plan, encoded = await self._planned(ready, body)
+        document, read = await reading.read(ready, self._documents, self._from_hub)
+        plan, encoded = await self._planned(ready, read)
         return (
             SplitPlanned(
                 origin=ready.origin,
@@ -112,14 +112,14 @@ class Planner:
         metadata = await self._documents.load(answer.metadata, ModelMetadata)
         return metadata, request.policy if question.wishes == Wishes() else question.wishes
 
-    async def _planned(self, ready: MetadataReady, body: bytes) -> Made:
+    async def _planned(self, ready: MetadataReady, read: reading.Read) -> Made:
         """The plan for the given nodes, or for live ones; what the same gave before is it again."""
         given = ready.available_nodes
         nodes = given if given is not None else await self._live()
         known = self._made.get(key_of(ready, nodes))
         if known is not None:
             return known
-        metadata = await anyio.to_thread.run_sync(decode, body, ModelMetadata)
+        metadata = await anyio.to_thread.run_sync(decode, await read(), ModelMetadata)
         make = functools.partial(self._make, metadata, ready)
         if given is not None:
             return await anyio.to_thread.run_sync(make, given, abandon_on_cancel=True)

@@ -114,6 +114,11 @@ async def test_the_same_question_is_searched_once_and_any_other_anew(
         wished = ModelRequest(model_name="org/model", wishes=Wishes(headroom=0.25, replicas=1))
         assert (await plan_of("job4", request=wished)).plan_id != first.plan_id
         assert searched == [few, many, many]
+        await bus.facts.say(await ready(bus, encode(metadata()), "job5", repo="elsewhere"))
+        with anyio.fail_after(10):
+            ended = (await bus.facts.wait(JOB_ENDED, job_id="job5")).fact
+    assert isinstance(ended, JobFailed)
+    assert "elsewhere" in ended.reason
 
 
 async def test_given_nodes_replace_the_registry_and_a_plan_only_job_ends_with_its_plan(
