@@ -7,6 +7,7 @@ that may differ without making it another fact); commands may be said again and 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from messages.api import (
@@ -57,12 +58,12 @@ class Subject(Generic[M]):
     hears: tuple[str, ...] = ()
     varies: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The thing and its state: `model.requested`."""
         return ".".join(self.pattern.split(".")[1:3])
 
-    @property
+    @cached_property
     def tokens(self) -> tuple[str, ...]:
         """The names of the tokens that a message fills in."""
         return tuple(_TOKEN.findall(self.pattern))
@@ -77,11 +78,19 @@ class Subject(Generic[M]):
 
     def where(self, **tokens: object) -> str:
         """The subject, or the filter with `*` for every token that is not given."""
-        unknown = tokens.keys() - set(self.tokens)
-        if unknown:
-            raise ValueError(f"{self.pattern} has no token {', '.join(sorted(unknown))}")
-        given = {token: _checked(value) for token, value in tokens.items()}
-        return _TOKEN.sub(lambda found: given.get(found[1], "*"), self.pattern)
+        if not tokens.keys() <= set(self.tokens):
+            unknown = sorted(tokens.keys() - set(self.tokens))
+            raise ValueError(f"{self.pattern} has no token {', '.join(unknown)}")
+        return ".".join(
+            _checked(tokens[token]) if token in tokens else "*" if token else word
+            for word, token in self._words
+        )
+
+    @cached_property
+    def _words(self) -> tuple[tuple[str, str], ...]:
+        """Each word of the pattern, with the token that it is, if any."""
+        words = self.pattern.split(".")
+        return tuple((word, word[1:-1] if word.startswith("{") else "") for word in words)
 
     def matches(self, subject: str) -> bool:
         """Whether `subject` is one of this pattern's."""
@@ -202,9 +211,11 @@ def fact_subject(fact: Fact) -> Subject[Any]:
 
 def subject_matching(subject: str) -> Subject[Any] | None:
     """The fact or command whose pattern this subject has, if any."""
-    return next((s for s in (*FACTS, *COMMANDS, PROGRESS) if s.matches(subject)), None)
+    found = _BY_NAME.get(".".join(subject.split(".")[1:3])) or PROGRESS
+    return found if found.matches(subject) else None
 
 
+_BY_NAME: dict[str, Subject[Any]] = {subject.name: subject for subject in (*FACTS, *COMMANDS)}
 SAID_BY_TYPE: dict[type[Message], str] = {
     t: s.pattern for s in (*FACTS, *COMMANDS, PROGRESS) for t in s.types
 } | {DeadLetter: DEAD_LETTERS}
