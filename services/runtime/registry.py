@@ -56,7 +56,7 @@ class _Bucket:
 
     async def by_leader(self, key: str) -> stored.Stored | None:
         """What is stored last under the key, a deletion's marker included, with its own headers."""
-        return await stored.newest(self._js, f"KV_{self._name}", f"$KV.{self._name}.{key}")
+        return await stored.newest(self._client, f"KV_{self._name}", f"$KV.{self._name}.{key}")
 
     async def put(self, key: str, value: bytes) -> None:
         await self._store(key, value, None)

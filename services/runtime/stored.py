@@ -12,17 +12,43 @@ from datetime import datetime
 from typing import Any
 
 import anyio
+import msgspec
 import structlog
 from nats.aio.client import Client
 from nats.js.client import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from messages.failures import Passing
+from messages.wire import decode
+from services.runtime import names
 from services.runtime.connection import BUS_TROUBLE
 
 log = structlog.get_logger()
 _BATCH = 256
 _NO_RESULTS = "404"
+
+
+class _Message(msgspec.Struct, frozen=True):
+    """A stored message in the leader's answer; msgspec reads bytes from base64."""
+
+    seq: int
+    time: str
+    data: bytes = b""
+    hdrs: bytes = b""
+
+
+class _Error(msgspec.Struct, frozen=True):
+    """Why there is none."""
+
+    err_code: int = 0
+    description: str = ""
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    """The leader's answer to one question."""
+
+    message: _Message | None = None
+    error: _Error = _Error()
 
 
 @dataclass(frozen=True)
@@ -39,20 +65,45 @@ class Stored:
 
 
 async def newest(
-    js: JetStreamContext, stream: str, chosen: str, *, apart: bool = False
+    client: Client, stream: str, chosen: str, *, apart: bool = False, timeout_s: float = 5.0
 ) -> Stored | None:
     """The newest message of a filter, or None; by the leader, unless the reader stands `apart`.
 
     Passing where the bus does not answer.
     """
+    if apart:
+        return await _newest_apart(client.jetstream(timeout=timeout_s), stream, chosen)
+    question = json.dumps({"last_by_subj": chosen}).encode()
     try:
-        raw = await js.get_last_msg(stream, chosen, direct=apart)
+        answer = await client.request(
+            f"$JS.API.STREAM.MSG.GET.{stream}", question, timeout=timeout_s
+        )
+    except BUS_TROUBLE as error:
+        raise Passing(f"the bus did not answer: {type(error).__name__}") from error
+    said = decode(answer.data, _Answer)
+    if said.message is None:
+        if said.error.err_code == names.MESSAGE_NOT_FOUND:
+            return None
+        raise Passing(f"the bus refused a read: {said.error.description}")
+    found = said.message
+    return Stored(found.data, _headers(found.hdrs), found.seq, unix_s(found.time))
+
+
+async def _newest_apart(js: JetStreamContext, stream: str, chosen: str) -> Stored | None:
+    try:
+        raw = await js.get_last_msg(stream, chosen, direct=True)
     except NotFoundError:
         return None
     except BUS_TROUBLE as error:
         raise Passing(f"the bus did not answer: {type(error).__name__}") from error
     at = 0.0 if raw.time is None else raw.time.timestamp()
-    return Stored(raw.data or b"", {} if apart else raw.headers or {}, raw.seq or 0, at)
+    return Stored(raw.data or b"", {}, raw.seq or 0, at)
+
+
+def _headers(lines: bytes) -> dict[str, str]:
+    """Headers as they are stored: a line that names the protocol, then one for each."""
+    pairs = (line.partition(":") for line in lines.decode(errors="replace").split("\r\n")[1:])
+    return {name: value.strip() for name, colon, value in pairs if colon}
 
 
 async def at(js: JetStreamContext, stream: str, sequence: int) -> float:

@@ -41,7 +41,7 @@ async def standing(bus: Bus, stream: str, subject: str) -> bytes:
     """What stands on a subject, once something does."""
     with anyio.fail_after(30):
         while True:
-            found = await stored.newest(bus.client.jetstream(), stream, subject)
+            found = await stored.newest(bus.client, stream, subject)
             if found is not None:
                 return found.data
             await anyio.sleep(0.02)
