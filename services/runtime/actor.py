@@ -1,5 +1,6 @@
 """The life of a process: connect, run its services, stop within bounds when told to."""
 
+import gc
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -10,6 +11,7 @@ import structlog
 from config import load, logging
 from config.settings import Settings
 from messages.failures import Permanent
+from messages.subjects import JOB_ENDED
 from services.runtime import endpoints, health, notify, provision
 from services.runtime.bus import Bus, open_bus
 from services.runtime.connection import BusUnreachable
@@ -18,6 +20,7 @@ from services.runtime.service import Background, Service
 
 log = structlog.get_logger()
 Build = Callable[[Settings, Bus], Service]
+_COLLECT_AFTER = 20_000
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_BUS = 0, 1, 2, 3
 
 
@@ -52,6 +55,8 @@ class Actor:
 
     async def run(self, stop: anyio.Event) -> None:
         """Run until `stop`, then let handlers finish within the grace period, then cancel them."""
+        for subject in (JOB_ENDED, *(s for service in self._services for s in service.waits_for)):
+            await self._bus.facts.ears.listen(subject.where())
         async with anyio.create_task_group() as group:
             for background in _backgrounds(self._services):
                 group.start_soon(background)
@@ -150,4 +155,8 @@ def main(*builds: Build) -> None:
     names = "-".join(build.__module__.split(".")[1] for build in builds)
     logging.setup(settings.logging, service=names)
     name = f"{names}-{settings.node.node_id}"
+    # What is loaded by now stays: a collection, and messages make many, need not look at it again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER)
     sys.exit(anyio.run(lambda: run(settings, builds, name=name), backend="asyncio"))

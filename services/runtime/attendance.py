@@ -2,29 +2,41 @@
 
 import math
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
 import structlog
+from anyio.abc import TaskGroup
 from nats.aio.msg import Msg
 
 from messages.base import Fact, Message
 from messages.failures import Passing
-from messages.subjects import JOB_ENDED, SPLIT_PLANNED
-from messages.wire import Undecodable
-from services.runtime import progress
+from messages.subjects import JOB_ENDED
+from services.runtime import over, progress
 from services.runtime.bus import Bus
 from services.runtime.connection import BUS_TROUBLE
 from services.runtime.service import Route
 
 log = structlog.get_logger()
-_TICK_S = 0.2
+TICK_S = 0.2
 _LOOK_EVERY_TICKS = 5
 # The server takes a delay that it cannot count in nanoseconds for none. Who wants longer says so
 # again, and a day of such asking costs a message 24 deliveries.
 LONGEST_DELAY_S = 3600.0
 # Outcomes after which the server delivers the message once more.
 COMES_AGAIN = frozenset({"not_yet", "tried_again", "handed_back", "cancelled"})
+
+
+@dataclass(eq=False)
+class _Work:
+    """A handler at work on a message; cancelling its scope ends it and nothing else."""
+
+    message: Message
+    gauge: progress.Gauge
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    ticks: int = 0
+    looking: bool = False
 
 
 class Attendance:
@@ -42,7 +54,8 @@ class Attendance:
         self._route = route
         self.outcome = "cancelled"
         self._bus = bus
-        self._lease_ticks = max(1, math.floor(lease_s / 3 / _TICK_S))
+        self._lease_ticks = max(1, math.floor(lease_s / 3 / TICK_S))
+        self._work: _Work | None = None
 
     @property
     def sequence(self) -> int:
@@ -53,6 +66,11 @@ class Attendance:
     def deliveries(self) -> int:
         """How often the server delivered the message, this time included."""
         return int(self.msg.metadata.num_delivered or 1)
+
+    @property
+    def stored_at(self) -> float:
+        """When the message was stored, in Unix seconds by the server's clock."""
+        return float(self.msg.metadata.timestamp.timestamp())
 
     def renew(self, msg: Msg) -> None:
         """Answer to this delivery from now on: the older one's acknowledgement no longer counts."""
@@ -68,67 +86,56 @@ class Attendance:
 
         Whatever the handler raises is raised here.
         """
-        outcome: list[Iterable[Fact]] = []
-        trouble: list[Exception] = []
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._attend, message, gauge, group.cancel_scope)
-            reset = progress.current.set(gauge)
-            try:
-                outcome.append(tuple(await handle(message)))
-            except Exception as error:  # noqa: BLE001  # carried past the group, which would wrap it
-                trouble.append(error)
-            finally:
-                progress.current.reset(reset)
-            group.cancel_scope.cancel()
-        await self._show(gauge)
-        if trouble:
-            raise trouble[0]
-        return outcome[0] if outcome else ()
+        work = self._work = _Work(message, gauge)
+        reset = progress.current.set(gauge)
+        try:
+            with work.scope:
+                return tuple(await handle(message))
+            return ()
+        finally:
+            progress.current.reset(reset)
+            self._work = None
+            if work.ticks:  # what is done before the clock ticks needs no progress
+                await self._show(gauge)
+
+    async def attend(self, group: TaskGroup) -> None:
+        """A tick of the clock: progress shown, the lease held, now and then a look at the job."""
+        work = self._work
+        if work is None:
+            return
+        work.ticks += 1
+        await self._show(work.gauge)
+        if work.ticks % self._lease_ticks == 0:
+            await self._hold()
+        if not work.looking and self._is_doubtful(work):
+            work.looking = True
+            group.start_soon(self._look, work)
 
     async def is_needless(self, message: Message) -> bool:
-        """Whether an ending or a newer plan makes this work needless; a patient route decides."""
-        return isinstance(message, Fact) and not self._route.patient and await self.is_over(message)
+        """Whether an ending or a newer plan makes this work needless; a patient route decides.
 
-    async def is_over(self, fact: Fact) -> bool:
-        """Whether the fact's job has ended or was planned anew. Waits for the bus to answer."""
+        The log is asked where one may be: at a first delivery an ending would have been heard, and
+        a newer plan is looked for while the work goes on.
+        """
+        if not isinstance(message, Fact) or self._route.patient:
+            return False
+        ears = self._bus.facts.ears
+        unheard = self.deliveries == 1 and not self._is_heard(message)
+        if unheard and ears.covers(JOB_ENDED.where(), self.stored_at):
+            return False
         while True:
             try:
-                return await self._is_over(fact)
+                return await self._is_over(message)
             except Passing:
-                await anyio.sleep(_TICK_S * _LOOK_EVERY_TICKS)
-
-    async def _is_over(self, fact: Fact) -> bool:
-        # A plan made anew is the next generation, and a retry begins only what has ended.
-        job = {"origin": fact.origin, "job_id": fact.job_id}
-        ended = JOB_ENDED.where(**job, generation=fact.generation)
-        anew = SPLIT_PLANNED.where(**job, generation=fact.generation + 1)
-        if self._route.at_node:
-            # A node's key may not have the server publish what is stored, which one question takes.
-            return await self._bus.facts.holds(ended) or await self._is_planned(fact)
-        found = await self._bus.facts.one_of(ended, anew)
-        if found is None or found[0] == ended:
-            return found is not None
-        return await self._is_planned(fact) or await self._bus.facts.holds(ended)
-
-    async def _is_planned(self, fact: Fact) -> bool:
-        """Whether a newer plan can be read. Unlike an ending, one that cannot be is none."""
-        job = {"origin": fact.origin, "job_id": fact.job_id}
-        try:
-            generation = fact.generation + 1
-            return (
-                await self._bus.facts.last(SPLIT_PLANNED, **job, generation=generation) is not None
-            )
-        except Undecodable as error:
-            log.warning("passing over an unreadable fact", error=error.reason)
-            return False
+                await anyio.sleep(TICK_S * _LOOK_EVERY_TICKS)
 
     async def done(self, outcome: str = "done") -> None:
-        """Acknowledge and wait for the server to know. A lost answer means the work is redone,
-        and what it says was said already.
+        """Acknowledge, without waiting for the server to know: where it never does, the message
+        comes again, and what its work says was said already.
         """
         self.outcome = outcome
         try:
-            await self.msg.ack_sync(timeout=5)
+            await self.msg.ack()
         except BUS_TROUBLE as error:
             log.warning("not acknowledged", error=type(error).__name__)
 
@@ -140,21 +147,28 @@ class Attendance:
         except BUS_TROUBLE as error:
             log.warning("not handed back; it comes again when its lease ends", error=str(error))
 
-    async def _attend(
-        self, message: Message, gauge: progress.Gauge, scope: anyio.CancelScope
-    ) -> None:
-        tick = 0
-        while True:
-            await anyio.sleep(_TICK_S)
-            tick += 1
-            await self._show(gauge)
-            if tick % self._lease_ticks == 0:
-                await self._hold()
-            if tick % _LOOK_EVERY_TICKS:
-                continue
-            if await self.is_needless(message):
+    def _is_doubtful(self, work: _Work) -> bool:
+        """Whether to look if the job is over: its end was heard, or it is time to."""
+        if not isinstance(work.message, Fact) or self._route.patient:
+            return False
+        return work.ticks % _LOOK_EVERY_TICKS == 0 or self._is_heard(work.message)
+
+    async def _look(self, work: _Work) -> None:
+        """End work that is needless."""
+        try:
+            if isinstance(work.message, Fact) and await self._is_over(work.message):
                 log.info("stopped: the job ended or was planned anew")
-                scope.cancel()
+                work.scope.cancel()
+        except Passing as error:
+            log.debug("waiting for the bus", error=str(error))
+        finally:
+            work.looking = False
+
+    async def _is_over(self, fact: Fact) -> bool:
+        return await over.is_over(self._bus.facts, fact, by_leader=self._route.at_node)
+
+    def _is_heard(self, fact: Fact) -> bool:
+        return self._bus.facts.ears.heard(JOB_ENDED.where(), over.ended(fact))
 
     async def _show(self, gauge: progress.Gauge) -> None:
         shown = gauge.take()

@@ -1,14 +1,14 @@
 """A route's durable consumer on the server: whether it is there, and made again when it is not."""
 
+import json
 from typing import Any
 
 import structlog
 from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.client import JetStreamContext
-from nats.js.errors import NotFoundError
 
 from config.settings import Settings
-from services.runtime import names, provision
+from services.runtime import names, provision, stored
 from services.runtime.bus import Bus
 from services.runtime.connection import BUS_TROUBLE
 from services.runtime.service import Route
@@ -25,28 +25,30 @@ class Binding:
         self._bus = bus
         self._floor = 0
 
-    async def subscription(self) -> JetStreamContext.PullSubscription:
-        """What messages are fetched by. It outlives the consumer, whose name is all it knows."""
-        return await self._bus.client.jetstream().pull_subscribe_bind(
-            durable=self.name, stream=names.FACTS_STREAM
-        )
-
     async def look(self) -> bool | None:
-        """Whether the consumer is there, made again if it was deleted; None when nobody says."""
-        js = self._bus.client.jetstream(timeout=5)
+        """Whether the consumer is there, made again if it was deleted; None when nobody says.
+
+        The library's answer leaves out the server's time, by which what was heard is dated.
+        """
+        client = self._bus.client
+        subject = f"$JS.API.CONSUMER.INFO.{names.FACTS_STREAM}.{self.name}"
         try:
-            info = await js.consumer_info(names.FACTS_STREAM, self.name)
-        except NotFoundError as error:
-            if error.err_code == names.CONSUMER_NOT_FOUND:
-                return await self._make(js)
-            log.error("the stream is gone", stream=names.FACTS_STREAM, consumer=self.name)
-            return False
+            info = json.loads((await client.request(subject, timeout=5)).data)
         except BUS_TROUBLE as error:
             log.debug("consumer not looked at", consumer=self.name, error=type(error).__name__)
             return None
-        if info.ack_floor is not None:
-            self._floor = int(info.ack_floor.stream_seq)
-        return True
+        refusal = info.get("error")
+        if refusal is None:
+            if "ts" in info:
+                self._bus.facts.ears.set_clock(stored.unix_s(info["ts"]))
+            self._floor = int(info["ack_floor"]["stream_seq"])
+            return True
+        if refusal.get("err_code") == names.CONSUMER_NOT_FOUND:
+            return await self._make(client.jetstream(timeout=5))
+        log.error(
+            "the consumer cannot be seen", consumer=self.name, error=refusal.get("description")
+        )
+        return False
 
     async def _make(self, js: JetStreamContext) -> bool:
         """Make it again from the last known floor on: a command of long ago is not done again.

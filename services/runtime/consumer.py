@@ -1,27 +1,27 @@
-"""Pulling one route's messages, no more at once than it has slots."""
+"""Taking one route's messages, no more at once than it has slots."""
 
 from typing import Any
 
 import anyio
 import structlog
+from anyio.abc import TaskGroup
 from nats.aio.msg import Msg
 from nats.errors import NotJSMessageError
-from nats.js.client import JetStreamContext
 
 from config.settings import Settings
+from services.runtime import names
 from services.runtime.binding import Binding
 from services.runtime.bus import Bus
 from services.runtime.connection import BUS_TROUBLE
 from services.runtime.delivery import Worker
+from services.runtime.pulling import Pull
 from services.runtime.service import Route
 
 log = structlog.get_logger()
-# A fetch in flight when the server dies is deaf until it times out, and one that is cancelled
-# leaves a pull behind that swallows the next message for a whole lease: so it is short, and is
-# never cancelled.
-_FETCH_S = 1.0
 _PAUSE_S = 0.5
-# How often to see that the consumer is still there: a fetch does not always tell.
+# With few of its slots free a busy route waits for more, to ask for several at once.
+_GATHER_S = 0.008
+# How often to see that the consumer is still there: a request for messages does not always tell.
 _LOOK_S = 10.0
 
 
@@ -31,9 +31,15 @@ class Consumer:
     def __init__(self, service: str, route: Route[Any], bus: Bus, settings: Settings) -> None:
         self._binding = Binding(service, route, bus, settings)
         self.name = self._binding.name
-        self._slots = anyio.Semaphore(route.slots)
+        self._bus = bus
+        self._slots = self._free = route.slots
         self._worker = Worker(service, route, bus, settings)
+        self._pull = Pull(bus.client, names.FACTS_STREAM, self.name, self._take, self._refused)
+        self._tasks: TaskGroup | None = None
+        self._changed = anyio.Event()
         self._doubtful = anyio.Event()
+        self._pause_s = 0.0
+        self._stopping = False
         self.bound = False
         self.finished = anyio.Event()
 
@@ -44,33 +50,80 @@ class Consumer:
 
     async def run(self, stop: anyio.Event) -> None:
         """Consume until `stop`; handlers still at work are waited for (cancel to end them)."""
-        subscription = await self._binding.subscription()
+        await self._pull.open()
         self.bound = True
         try:
             async with anyio.create_task_group() as watching:
                 watching.start_soon(self._watch)
-                await self._consume(subscription, stop)
+                watching.start_soon(self._worker.attend)
+                async with anyio.create_task_group() as self._tasks:
+                    await self._consume(stop)
                 watching.cancel_scope.cancel()
         finally:
             self.bound = False
             self.finished.set()
-            with anyio.move_on_after(1, shield=True):
-                await _unsubscribe(subscription)
 
-    async def _consume(
-        self, subscription: JetStreamContext.PullSubscription, stop: anyio.Event
-    ) -> None:
-        async with anyio.create_task_group() as group:
+    async def _consume(self, stop: anyio.Event) -> None:
+        async with anyio.create_task_group() as waiting:
+            waiting.start_soon(self._until, stop)
             while not stop.is_set():
-                await self._slots.acquire()
-                msg = await self._fetch(subscription)
-                if msg is None:
-                    self._slots.release()
-                else:
-                    group.start_soon(self._one, msg)
+                if self._free > 0 and not self._pull.due and self._bus.client.is_connected:
+                    await self._ask()
+                # Without an answer the request is over at last; a client without a connection
+                # tells nobody when it has one again.
+                with anyio.move_on_after(self._pull.left_s or _PAUSE_S):
+                    await self._changed.wait()
+                self._changed = anyio.Event()
+            waiting.cancel_scope.cancel()
+        self._stopping = True
+        with anyio.move_on_after(1, shield=True):
+            await self._close()
+
+    async def _until(self, stop: anyio.Event) -> None:
+        await stop.wait()
+        self._changed.set()
+
+    async def _ask(self) -> None:
+        await anyio.sleep(self._pause_s or _GATHER_S * (4 * self._free < 3 * self._slots))
+        self._pause_s = 0.0
+        try:
+            await self._pull.ask(self._free)
+        except BUS_TROUBLE as error:
+            log.warning("no messages", consumer=self.name, error=str(error))
+
+    def _take(self, msg: Msg) -> None:
+        if not self._delivered(msg) or self._tasks is None:
+            return
+        if self._stopping:
+            self._tasks.start_soon(self._back, msg)
+            return
+        self._free -= 1
+        self._tasks.start_soon(self._one, msg)
+        if self._free and not self._pull.due:
+            self._changed.set()
+
+    def _refused(self, why: str) -> None:
+        if why:
+            log.warning("no messages", consumer=self.name, error=why)
+            self._doubtful.set()
+            self._pause_s = _PAUSE_S
+        self._changed.set()
+
+    async def _one(self, msg: Msg) -> None:
+        try:
+            await self._worker.take(msg)
+        finally:
+            self._free += 1
+            self._changed.set()
+
+    async def _back(self, msg: Msg) -> None:
+        try:
+            await msg.nak()
+        except BUS_TROUBLE as error:
+            log.warning("not handed back; it comes again when its lease ends", error=str(error))
 
     async def _watch(self) -> None:
-        """See to the consumer now and then, and whenever a fetch was refused."""
+        """See to the consumer now and then, and whenever a request was refused."""
         while True:
             there = await self._binding.look()
             if there is not None:
@@ -78,25 +131,6 @@ class Consumer:
             self._doubtful = anyio.Event()
             with anyio.move_on_after(_LOOK_S):
                 await self._doubtful.wait()
-
-    async def _one(self, msg: Msg) -> None:
-        try:
-            await self._worker.take(msg)
-        finally:
-            self._slots.release()
-
-    async def _fetch(self, subscription: JetStreamContext.PullSubscription) -> Msg | None:
-        try:
-            found = await subscription.fetch(1, timeout=_FETCH_S)
-        except TimeoutError:
-            return None
-        except BUS_TROUBLE as error:
-            if "timeout" not in type(error).__name__.lower():
-                log.warning("no messages", consumer=self.name, error=str(error))
-                self._doubtful.set()
-                await anyio.sleep(_PAUSE_S)
-            return None
-        return found[0] if found and self._delivered(found[0]) else None
 
     def _delivered(self, msg: Msg) -> bool:
         """Whether the consumer delivered it; anything else was sent to our inbox by somebody."""
@@ -106,9 +140,8 @@ class Consumer:
             log.warning("dropped: no delivery of the stream's", consumer=self.name)
             return False
 
-
-async def _unsubscribe(subscription: JetStreamContext.PullSubscription) -> None:
-    try:
-        await subscription.unsubscribe()
-    except BUS_TROUBLE as error:
-        log.debug("unsubscribing failed", error=type(error).__name__)
+    async def _close(self) -> None:
+        try:
+            await self._pull.close()
+        except BUS_TROUBLE as error:
+            log.debug("unsubscribing failed", error=type(error).__name__)

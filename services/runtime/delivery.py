@@ -18,12 +18,13 @@ from messages.ids import JobId, NodeId
 from messages.jobs import JobFailed
 from messages.shards import ShardFailed
 from services.runtime import factlog, figures, incoming, progress
-from services.runtime.attendance import COMES_AGAIN, LONGEST_DELAY_S, Attendance
+from services.runtime.attendance import COMES_AGAIN, LONGEST_DELAY_S, TICK_S, Attendance
 from services.runtime.bus import Bus
 from services.runtime.deadletters import bury, failure_of_unreadable
 from services.runtime.service import NotYet, Route
 
 log = structlog.get_logger()
+_SAID_AT_ONCE = 64
 _SAY_AGAIN_S = (0.1, 0.5, 1.0, 2.0)
 # An error may quote what it read: the failure of a job must always fit a message.
 _REASON_LENGTH = 4000
@@ -49,6 +50,14 @@ class Worker:
         """How many messages are being handled now."""
         return len(self._held)
 
+    async def attend(self) -> None:
+        """Keep what is in hand, a few times a second, until cancelled."""
+        async with anyio.create_task_group() as group:
+            while True:
+                await anyio.sleep(TICK_S)
+                for attendance in tuple(self._held.values()):
+                    await attendance.attend(group)
+
     async def take(self, msg: Msg) -> None:
         """Handle one delivery to its end. Only cancellation is raised, the message handed back."""
         sequence = msg.metadata.sequence.stream
@@ -71,6 +80,7 @@ class Worker:
             met=self._met[sequence],
         )
         reset = factlog.trace_parent.set(incoming.trace_of(msg))
+        reset_since = factlog.in_hand_since.set(attendance.stored_at)
         try:
             with figures.PROCESS.handling(self._service, self._route.subject.name, attendance):
                 await self._live(attendance)
@@ -82,6 +92,7 @@ class Worker:
             log.critical("left to come again when its lease ends", exc_info=error)
         finally:
             factlog.trace_parent.reset(reset)
+            factlog.in_hand_since.reset(reset_since)
             del self._held[sequence]
             if attendance.outcome not in COMES_AGAIN or not self._met[sequence]:
                 del self._met[sequence]
@@ -197,9 +208,29 @@ class Worker:
         )
 
     async def _say(self, facts: Iterable[Fact]) -> None:
-        for fact in facts:
-            await self._persist(partial(self._bus.facts.say, fact))
-            log.info("said", fact=type(fact).__name__)
+        """Say them, many at once: each is stored once, whatever becomes of the others."""
+        several = tuple(facts)
+        if len(several) == 1:
+            await self._say_one(several[0])
+            return
+        refused: list[Permanent] = []
+
+        async def one(fact: Fact) -> None:
+            try:
+                await self._say_one(fact)
+            except Permanent as error:  # carried past the group, which would wrap it
+                refused.append(error)
+
+        for start in range(0, len(several), _SAID_AT_ONCE):
+            async with anyio.create_task_group() as group:
+                for fact in several[start : start + _SAID_AT_ONCE]:
+                    group.start_soon(one, fact)
+        if refused:
+            raise refused[0]
+
+    async def _say_one(self, fact: Fact) -> None:
+        await self._persist(partial(self._bus.facts.say, fact))
+        log.info("said", fact=type(fact).__name__)
 
     async def _persist(self, publish: Callable[[], Awaitable[object]]) -> None:
         """Publish until the server has it: what is said once may be tried any number of times."""

@@ -4,6 +4,7 @@ import base64
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, TypeVar
 
+import anyio
 import anyio.to_thread
 import msgspec
 from msgspec import Meta
@@ -17,11 +18,15 @@ from messages.ids import Sha256
 from messages.wire import decode
 from services.runtime import names, stored
 from services.runtime.connection import BUS_TROUBLE
+from services.runtime.remembered import Remembered
 
 T = TypeVar("T")
 # Hashing less than this takes less time than a way to a thread and back.
 _HASH_HERE_BYTES = 64 * 1024
 KEPT_S = 7 * 86_400.0
+_BODIES_BYTES = 16 * 1024 * 1024
+# What was seen on the bus is not looked for again at once.
+_SEEN_S = 10.0
 
 
 class _Object(msgspec.Struct, frozen=True):
@@ -52,6 +57,8 @@ class Documents:
         self._js = client.jetstream(timeout=10)
         self._kept_s = kept_s
         self._bucket: ObjectStore | None = None
+        self._bodies = Remembered[Sha256, bytes](size_bytes=_BODIES_BYTES)
+        self._seen = Remembered[str, float]()
 
     async def put(self, body: bytes, name: str, *, among: int = 1) -> Document:
         """A reference to `body`: within itself up to the inline limit, else a stored object.
@@ -75,27 +82,26 @@ class Documents:
             name=f"{digest[:16]}/{name}",
         )
         try:
-            bucket = await self._open()
-            if not await self._holds(bucket, document):
-                await bucket.put(document.name, body)
+            if not await self._holds(document):
+                await (await self._open()).put(document.name, body)
         except BUS_TROUBLE as error:
             raise Passing(f"the bus did not take {name}: {type(error).__name__}") from error
         return document
 
     async def get(self, document: Document) -> bytes:
         """The bytes, checked by SHA-256. DocumentDiffers, or Passing while they are absent."""
-        body = document.body
-        if body is None:
-            body = await self._stored(document)
-        found = await _digest(body)
-        if found != document.sha256:
-            raise DocumentDiffers(document.name or "(inline)", document.sha256, found)
-        return body
+        if document.body is not None:
+            return await _checked(document, document.body)
+        if document.bucket != names.DOCUMENTS_BUCKET:
+            raise Permanent(f"a document cannot be in a bucket called {document.bucket[:80]!r}")
+        known = self._bodies.get(document.sha256)
+        if known is None:
+            known = await _checked(document, await self._stored(document))
+            self._bodies.keep(document.sha256, known, len(known))
+        return known
 
     async def _stored(self, document: Document) -> bytes:
         """An object's bytes, by direct gets: the library would have a consumer made for each."""
-        if document.bucket != names.DOCUMENTS_BUCKET:
-            raise Permanent(f"a document cannot be in a bucket called {document.bucket[:80]!r}")
         stream = f"OBJ_{document.bucket}"
         name = base64.urlsafe_b64encode(document.name.encode()).decode()
         try:
@@ -122,14 +128,28 @@ class Documents:
             self._bucket = await self._js.object_store(names.DOCUMENTS_BUCKET)
         return self._bucket
 
-    async def _holds(self, bucket: ObjectStore, document: Document) -> bool:
+    async def _holds(self, document: Document) -> bool:
         """Whether it is there, for half of the bucket's time at least: a job may run for long."""
+        now = anyio.current_time()
+        seen_at = self._seen.get(document.name)
+        if seen_at is not None and now - seen_at < _SEEN_S:
+            return True
         try:
-            info = await bucket.get_info(document.name)
+            info = await (await self._open()).get_info(document.name)
         except NotFoundError:
             return False
         whole = bool(info.size == document.size_bytes and not info.deleted)
-        return whole and _age(info.mtime) < timedelta(seconds=self._kept_s / 2)
+        if not whole or _age(info.mtime) > timedelta(seconds=self._kept_s / 2):
+            return False
+        self._seen.keep(document.name, now, 0)
+        return True
+
+
+async def _checked(document: Document, body: bytes) -> bytes:
+    found = await _digest(body)
+    if found != document.sha256:
+        raise DocumentDiffers(document.name or "(inline)", document.sha256, found)
+    return body
 
 
 async def _digest(body: bytes) -> Sha256:

@@ -20,11 +20,13 @@ from messages.subjects import Subject, fact_subject, subject_matching
 from messages.wire import Undecodable, decode_any, encode
 from services.runtime import figures, incoming, names, stored
 from services.runtime.connection import BUS_TROUBLE
+from services.runtime.ears import Ears
 
 log = structlog.get_logger()
 F = TypeVar("F", bound=Fact)
 trace_parent: ContextVar[str] = ContextVar("trace_parent", default="")
-_REREAD_S = 2.0
+in_hand_since: ContextVar[float] = ContextVar("in_hand_since", default=0.0)
+"""When the message that is being handled was stored, in Unix seconds; 0 outside of handlers."""
 # A follower reads what comes in a burst together, not with one question for each fact.
 _GATHER_S = 0.02
 
@@ -52,6 +54,7 @@ class FactLog:
         self._apart = apart
         self._js: JetStreamContext = client.jetstream(timeout=timeout_s)
         self._timeout_s = timeout_s
+        self.ears = Ears(client)
 
     async def say(self, fact: Fact) -> Said[Fact]:
         """Store `fact` on its subject, once; where something was said there already, return that.
@@ -114,7 +117,7 @@ class FactLog:
 
     async def holds(self, subject: str) -> bool:
         """Whether anything is stored on this subject, readable or not."""
-        found = await stored.newest(self._js, names.FACTS_STREAM, subject, apart=self._apart)
+        found = await stored.newest(self._client, names.FACTS_STREAM, subject, apart=self._apart)
         return found is not None
 
     async def stored_at(self, sequence: int) -> float:
@@ -130,9 +133,14 @@ class FactLog:
         return tuple([said async for said in self._scan("williw.>", 1)])
 
     async def wait(self, subject: Subject[F], **tokens: object) -> Said[F]:
-        """The fact of this subject with these tokens, as soon as it is said. Cancel to give up."""
-        chosen = subject.where(**tokens)
-        async with self._heard(chosen) as heard:
+        """The fact of this subject with these tokens, as soon as it is said. Cancel to give up.
+
+        Where its subject is listened to, what was not heard is looked for only a while later.
+        """
+        chosen, all_of_it = subject.where(**tokens), subject.where()
+        async with self.ears.bell(chosen, within=all_of_it) as bell:
+            if self.ears.covers(all_of_it, in_hand_since.get()):
+                await bell.wait()
             while True:
                 try:
                     said = await self._last(subject, chosen)
@@ -140,24 +148,27 @@ class FactLog:
                     said = None
                 if said is not None:
                     return said
-                await heard()
+                await bell.wait()
 
-    async def follow(self, chosen: str = "williw.>", start: int = 1) -> AsyncIterator[Said[Fact]]:
+    async def follow(
+        self, chosen: str = "williw.>", start: int = 1, *, gather_s: float = _GATHER_S
+    ) -> AsyncIterator[Said[Fact]]:
         """Facts matching the filter from sequence `start` on, then each new one as it is said.
 
         Facts are read from the log, so none is missed and none repeated, whatever the connection
-        does; a plain subscription only tells that it is time to look.
+        does; a plain subscription only tells that it is time to look, `gather_s` later.
         """
-        async with self._heard(chosen) as heard:
+        async with self.ears.bell(chosen) as bell:
             while True:
+                before = start
                 try:
                     async for said in self._scan(chosen, start):
                         start = said.sequence + 1
                         yield said
                 except Passing as error:
                     log.debug("waiting for the bus", error=str(error))
-                await heard()
-                await anyio.sleep(_GATHER_S)
+                await bell.wait(found=start > before)
+                await anyio.sleep(gather_s)
 
     async def now(self) -> float:
         """The server's time as Unix seconds: the one clock that deadlines are counted by."""
@@ -177,7 +188,7 @@ class FactLog:
         return body
 
     async def _last(self, subject: Subject[F], chosen: str) -> Said[F] | None:
-        found = await stored.newest(self._js, names.FACTS_STREAM, chosen, apart=self._apart)
+        found = await stored.newest(self._client, names.FACTS_STREAM, chosen, apart=self._apart)
         if found is None:
             return None
         if incoming.sent_on(found.headers):
@@ -193,33 +204,6 @@ class FactLog:
             said = _said(message)
             if said is not None:
                 yield said
-
-    def _heard(self, chosen: str) -> "_Heard":
-        return _Heard(self._client, chosen)
-
-
-class _Heard:
-    """A doorbell: awaiting it returns when a subject was published to, or after a while anyway."""
-
-    def __init__(self, client: Client, chosen: str) -> None:
-        self._client, self._chosen = client, chosen
-        self._rung = anyio.Event()
-        self._subscription: Any = None
-
-    async def __aenter__(self) -> Any:
-        async def ring(_message: object) -> None:
-            self._rung.set()
-
-        self._subscription = await self._client.subscribe(self._chosen, cb=ring)
-        return self._wait
-
-    async def __aexit__(self, *_: object) -> None:
-        await stored.unsubscribed(self._subscription)
-
-    async def _wait(self) -> None:
-        with anyio.move_on_after(_REREAD_S):
-            await self._rung.wait()
-        self._rung = anyio.Event()
 
 
 def job_filter(job_id: JobId) -> str:

@@ -42,10 +42,11 @@ _NODE_LIST = f"{_API}.DIRECT.GET.{_NODES}"
 _READ_DOCUMENTS = {"requester", "planner", "splitter", "distributor"}
 _WRITE_DOCUMENTS = {"requester", "profiler", "uploader", "planner", "splitter"}
 _LIST_NODES = {"requester", "planner"}
-# Who waits for a fact: a plain subscription tells that it is time to look.
+# Who waits for a fact: a plain subscription tells that it is time to look. Every service listens
+# for the ends of jobs.
 _WAITS: dict[str, tuple[Subject[Any], ...]] = {
-    "requester": (MODEL_REQUESTED, SPLIT_PLANNED, JOB_ENDED),
-    "planner": (SPLIT_PLANNED, JOB_ENDED),
+    "requester": (MODEL_REQUESTED, SPLIT_PLANNED),
+    "planner": (SPLIT_PLANNED,),
     "distributor": (SHARDS_READY,),
 }
 # A command's connection is named for the command, not for its user; `client` is a program's.
@@ -76,7 +77,7 @@ def of_service(service: Service, node_id: str) -> Permissions:
         publish += [f"{_API}.CONSUMER.INFO.{consumer}", f"{_API}.CONSUMER.MSG.NEXT.{consumer}"]
         publish.append(f"$JS.ACK.{consumer}.>")
     subscribe = [inbox(f"{service.name}-{node_id}")]
-    subscribe += [subject.where() for subject in _WAITS.get(service.name, ())]
+    subscribe += [s.where() for s in (JOB_ENDED, *_WAITS.get(service.name, ()))]
     publish += [api.subject for api in ENDPOINTS if service.name in api.asked_by]
     if service.endpoints:
         subscribe += [endpoint.api.subject for endpoint in service.endpoints]
@@ -130,12 +131,12 @@ def _reads_from_apart() -> tuple[str, ...]:
 
 
 def _read(service: Service) -> list[str]:
-    """What a service reads: facts each of them, how many there are who ends jobs or times them."""
+    """What a service reads: facts each of them, the stream's time who ends jobs by it."""
     ends_jobs = any(route.subject is SHARD_DELIVERED for route in service.routes)
     return [
         _LOOK,
         *([_SCAN] if ends_jobs or service.name != "distributor" else ()),
-        *([_COUNT] if ends_jobs or service.name == "requester" else ()),
+        *([_COUNT] if service.name == "requester" else ()),
         *(_DOCUMENT if service.name in _READ_DOCUMENTS else ()),
         *([_NODE_LIST] if service.name in _LIST_NODES else ()),
     ]

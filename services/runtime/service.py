@@ -49,12 +49,16 @@ class Endpoint(Generic[Q, A]):
 
 @dataclass(frozen=True)
 class Service:
-    """What runs under one name; `background` tasks live as long as the service does."""
+    """What runs under one name; `background` tasks live as long as the service does.
+
+    `waits_for` are subjects that its handlers wait for: they are listened to from the start.
+    """
 
     name: str
     routes: tuple[Route[Any], ...] = ()
     endpoints: tuple[Endpoint[Any, Any], ...] = ()
     background: tuple[Background, ...] = ()
+    waits_for: tuple[Subject[Any], ...] = ()
 
 
 class NotYet(Exception):

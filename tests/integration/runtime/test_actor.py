@@ -12,6 +12,7 @@ from messages.base import Fact
 from messages.failures import Passing, Permanent
 from messages.ids import JobId, NodeId
 from messages.jobs import JobFailed, ModelRequest, ModelRequested
+from messages.models import ModelDownloaded
 from messages.progress import Progress
 from messages.subjects import MODEL_DOWNLOADED, MODEL_REQUEST, MODEL_REQUESTED
 from messages.wire import decode, encode
@@ -249,3 +250,24 @@ async def test_a_trace_is_carried_from_fact_to_fact(bus: Bus, settings: Settings
             await bus.facts.wait(MODEL_DOWNLOADED, job_id=JOB)
     raw = await js.get_last_msg(names.FACTS_STREAM, MODEL_DOWNLOADED.of(downloaded(REQUESTED)))
     assert (raw.headers or {})["traceparent"] == trace
+
+
+async def test_many_facts_of_one_handler_are_each_said_once_though_one_is_too_large(
+    bus: Bus, settings: Settings
+) -> None:
+    def numbered(requested: ModelRequested, number: int) -> ModelDownloaded:
+        path = "/" * (2 << 20) if number == 7 else "/models/x"
+        job_id = JobId(f"job-{number}")
+        return downloaded(msgspec.structs.replace(requested, job_id=job_id), path)
+
+    async def handle(requested: ModelRequested) -> Iterable[Fact]:
+        return [numbered(requested, number) for number in range(100)]
+
+    async with running(bus, settings, downloader(handle)):
+        await bus.facts.say(REQUESTED)
+        await acknowledged(bus)
+    said = [fact.fact.job_id for fact in await bus.facts.read(MODEL_DOWNLOADED)]
+    assert sorted(said) == sorted(f"job-{n}" for n in range(100) if n != 7)
+    failed = (await ended(bus)).fact
+    assert isinstance(failed, JobFailed)
+    assert "more than a message" in failed.reason

@@ -8,10 +8,11 @@ from config.settings import Settings
 from messages.documents import INLINE_LIMIT_BYTES, Document, digest_of
 from messages.failures import Passing
 from messages.ids import JobId, NodeId
-from services.runtime import provision
+from services.runtime import documents, provision
 from services.runtime.bus import Bus, open_bus
 from services.runtime.documents import DocumentDiffers, Documents
 from tests.bus_fixture import entry
+from tests.integration.runtime.asking import asked_of
 
 
 @pytest.mark.parametrize("size_bytes", [2, INLINE_LIMIT_BYTES, INLINE_LIMIT_BYTES + 1, 3 << 20])
@@ -107,3 +108,28 @@ async def test_a_grant_is_made_once_and_each_node_has_its_own(bus: Bus) -> None:
     assert await bus.grants.token(NodeId("node_a"), job) == token
     assert await bus.grants.token(NodeId("node_b"), job) is None
     assert await bus.grants.grant(NodeId("node_b"), job) != token
+
+
+async def test_a_document_that_was_read_is_read_once(bus: Bus) -> None:
+    document = await bus.documents.store(b'{"x": 1}', "a.json")
+    chunks = f"$JS.API.DIRECT.GET.OBJ_{document.bucket}"
+    async with asked_of(bus, chunks) as questions:
+        for _ in range(3):
+            assert await bus.documents.get(document) == b'{"x": 1}'
+    assert len(questions) == 1
+
+
+async def test_a_document_that_was_seen_is_looked_for_again_after_a_while(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = await bus.documents.store(b"{}", "a.json")
+    asked = f"$JS.API.STREAM.MSG.GET.OBJ_{document.bucket}"
+    async with asked_of(bus, asked) as questions:
+        for _ in range(3):
+            assert await bus.documents.store(b"{}", "a.json") == document
+        assert len(questions) == 1
+        await bus.client.jetstream().delete_object_store(document.bucket)
+        await bus.client.jetstream().create_object_store(document.bucket)
+        monkeypatch.setattr(documents, "_SEEN_S", 0.0)
+        await bus.documents.store(b"{}", "a.json")
+    assert await Documents(bus.client).get(document) == b"{}"
