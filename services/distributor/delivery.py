@@ -1,6 +1,5 @@
 """One delivery on this node: what must come, from whom, and the fact that it is here."""
 
-import functools
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -66,8 +65,7 @@ class Deliveries:
         order = await order_for(self.bus, self.node_id, assigned)
         lock = self._busy.setdefault(order.sha256, anyio.Lock())
         async with lock:
-            if await self._holds(order):
-                await anyio.to_thread.run_sync(self.store.use, order.sha256, order.manifest)
+            if await self._uses_held(order):
                 total = order.manifest.size_bytes
                 progress.report(total, total)
                 return (self._delivered(order, {"held": total}, started),)
@@ -107,16 +105,25 @@ class Deliveries:
 
         return Sources(resolve)
 
-    async def _holds(self, order: Order) -> bool:
-        """Whether the stage is here, verified; one that is bad arrives again, by its bad chunks."""
-        holds = functools.partial(
-            self.store.holds, order.sha256, order.manifest, lambda _size: check_cancelled()
-        )
-        if await anyio.to_thread.run_sync(holds):
+    async def _uses_held(self, order: Order) -> bool:
+        """Whether the stage was here, verified, and is in use now.
+
+        One that is bad arrives again, by its bad chunks.
+        """
+        if await anyio.to_thread.run_sync(self._use_held, order):
             return True
         if await anyio.to_thread.run_sync(self.store.take_back, order.sha256, order.manifest):
             log.warning("a stage here is not what it was: mending it", stage=order.sha256[:16])
         return False
+
+    def _use_held(self, order: Order) -> bool:
+        def done(_size: int) -> None:
+            check_cancelled()
+
+        held = self.store.holds(order.sha256, order.manifest, done)
+        if held:
+            self.store.use(order.sha256, order.manifest)
+        return held
 
     @asynccontextmanager
     async def _tidied(self, order: Order, lock: anyio.Lock) -> AsyncIterator[None]:

@@ -2,29 +2,45 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
+import anyio
 import structlog
 
 from messages.base import Fact
 from messages.failures import Passing
 from messages.ids import JobId, NodeId
 from messages.jobs import DeliveredStage, JobCompleted, JobFailed
-from messages.plans import SplitPlanned
 from messages.shards import ShardDelivered, ShardFailed
 from messages.subjects import SHARD_DELIVERED, SPLIT_PLANNED
+from messages.wire import Undecodable
+from services.runtime import over
 from services.runtime.bus import Bus
 
 log = structlog.get_logger()
-_PLANS_KEPT = 64
+_JOBS_KEPT = 256
+
+
+@dataclass
+class _Job:
+    """What is known of one generation of a job: who has a part in it, and what each told."""
+
+    nodes: tuple[NodeId, ...] = ()
+    told: dict[NodeId, ShardDelivered | ShardFailed] = field(default_factory=dict)
+    ended: bool = False
+    turn: anyio.Lock = field(default_factory=anyio.Lock)
 
 
 class Endings:
-    """Ends the jobs of one origin."""
+    """Ends the jobs of one origin.
+
+    A fact never changes: what was read for one node of a job serves for the others.
+    """
 
     def __init__(self, bus: Bus, node_id: NodeId) -> None:
         self._facts = bus.facts
         self._node_id = node_id
-        self._plans: OrderedDict[tuple[JobId, int], SplitPlanned] = OrderedDict()
+        self._jobs: OrderedDict[tuple[JobId, int], _Job] = OrderedDict()
 
     async def conclude(self, told: ShardDelivered | ShardFailed) -> Sequence[Fact]:
         """The end of the job, where this delivery was the last or has failed.
@@ -33,48 +49,52 @@ class Endings:
         """
         if told.origin != self._node_id:
             return ()
-        planned = await self._planned(told)
-        if planned is None or told.node_id not in planned.node_ids:
+        job = self._jobs.setdefault((told.job_id, told.generation), _Job())
+        job.told[told.node_id] = told
+        if len(self._jobs) > _JOBS_KEPT:
+            self._jobs.popitem(last=False)
+        async with job.turn:
+            return await self._ending(told, job)
+
+    async def _ending(self, told: ShardDelivered | ShardFailed, job: _Job) -> Sequence[Fact]:
+        job.nodes = job.nodes or await self._nodes(told)
+        if told.node_id not in job.nodes:
             log.warning("dropped: it has no part in this job", node_id=told.node_id)
             return ()
         if isinstance(told, ShardFailed):
             return (failed(told),)
-        return await self._completed(told, planned)
+        parts = [] if job.ended else await self._parts(told, job)
+        # A job that was planned anew meanwhile is completed by its newer plan.
+        if len(parts) < len(job.nodes) or await over.is_planned_anew(self._facts, told):
+            return ()
+        job.ended = True
+        return (completed(told, parts),)
 
-    async def _planned(self, told: ShardDelivered | ShardFailed) -> SplitPlanned | None:
-        """The plan of this generation; None where there is none, by the stream's leader.
-
-        A fact never changes: what was read for one node of a job serves for the others.
-        """
-        this = (told.job_id, told.generation)
-        if this in self._plans:
-            return self._plans[this]
+    async def _nodes(self, told: ShardDelivered | ShardFailed) -> tuple[NodeId, ...]:
+        """The plan's nodes; none where this generation has no plan, by the stream's leader."""
         job = {"origin": told.origin, "job_id": told.job_id, "generation": told.generation}
         said = await self._facts.last(SPLIT_PLANNED, **job)
-        if said is not None:
-            self._plans[this] = said.fact
-            if len(self._plans) > _PLANS_KEPT:
-                self._plans.popitem(last=False)
-            return said.fact
-        if await self._facts.count(SPLIT_PLANNED, **job):
-            raise Passing("the plan that was delivered cannot be read yet")
-        return None
+        return said.fact.node_ids if said is not None else ()
 
-    async def _completed(
-        self, delivered: ShardDelivered, planned: SplitPlanned
-    ) -> Sequence[JobCompleted]:
-        job = {"job_id": delivered.job_id, "generation": delivered.generation}
-        nodes = set(planned.node_ids)
-        if await self._facts.count(SHARD_DELIVERED, **job) < len(nodes):
-            return ()
-        read = [said.fact for said in await self._facts.read(SHARD_DELIVERED, **job)]
-        parts = [p for p in read if isinstance(p, ShardDelivered) and p.node_id in nodes]
-        heard = {part.node_id for part in read}
-        for node_id in sorted(nodes - heard):
-            if await self._facts.count(SHARD_DELIVERED, **job, node_id=node_id):
-                # The leader counted it; a replica that lags behind answered the read.
-                raise Passing(f"what {node_id} said of its part cannot be read yet")
-        return (completed(delivered, parts),) if len(parts) == len(nodes) else ()
+    async def _parts(self, delivered: ShardDelivered, job: _Job) -> list[ShardDelivered]:
+        """The deliveries of all its nodes, or fewer as soon as one is not there.
+
+        The leader is asked, and only for what this process was not told itself: of what two copies
+        of it are told at once, the later finds the earlier.
+        """
+        this = {"job_id": delivered.job_id, "generation": delivered.generation}
+        for node_id in job.nodes:
+            if node_id in job.told:
+                continue
+            try:
+                said = await self._facts.last(SHARD_DELIVERED, **this, node_id=node_id)
+            except Undecodable as error:
+                raise Passing(f"what {node_id} said of its part cannot be read") from error
+            if said is None:
+                break
+            job.told[node_id] = said.fact
+        told = (job.told[node_id] for node_id in job.nodes if node_id in job.told)
+        return [part for part in told if isinstance(part, ShardDelivered)]
 
 
 def completed(delivered: ShardDelivered, parts: Sequence[ShardDelivered]) -> JobCompleted:

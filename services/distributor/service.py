@@ -232,5 +232,7 @@ def build(settings: Settings, bus: Bus) -> Service:
     if settings.node.origin:
         # Every origin hears every delivery, by a consumer of its own, and drops the others' jobs.
         endings = Endings(bus, NodeId(node_id))
-        routes += (Route(SHARD_DELIVERED, endings.conclude, slots=4, part=node_id),)
-    return Service("distributor", routes=routes, background=(distributor.live,))
+        routes += (Route(SHARD_DELIVERED, endings.conclude, slots=64, part=node_id),)
+    return Service(
+        "distributor", routes=routes, background=(distributor.live,), waits_for=(SHARDS_READY,)
+    )
