@@ -20,6 +20,7 @@ from services.runtime.bus import Bus
 from services.runtime.service import Route, Service
 
 _MIB = 1024 * 1024
+_SLOTS = 32
 
 
 def build(settings: Settings, bus: Bus) -> Service:
@@ -29,13 +30,10 @@ def build(settings: Settings, bus: Bus) -> Service:
         ended = await bus.facts.last(JOB_ENDED, origin=said.origin, job_id=said.job_id)
         return ended is not None and isinstance(ended.fact, JobCancelled)
 
-    downloader = Downloader(settings, cancelled=cancelled)
-    route = Route(
-        MODEL_REQUESTED,
-        downloader.download,
-        where={"origin": settings.node.node_id},
-        slots=settings.downloader.slots,
-    )
+    at_once = anyio.CapacityLimiter(settings.downloader.slots)
+    downloader = Downloader(settings, cancelled=cancelled, at_once=at_once)
+    where = {"origin": settings.node.node_id}
+    route = Route(MODEL_REQUESTED, downloader.download, where=where, slots=_SLOTS)
     return Service("downloader", routes=(route,))
 
 
@@ -48,12 +46,14 @@ class Downloader:
     """Brings models to this origin's disk.
 
     `cancelled` tells a job that was cancelled, whose parts go, from a service that stops, whose
-    parts the next one continues.
+    parts the next one continues. `at_once` bounds what is fetched or converted; a model that stands
+    here already waits for none of it.
     """
 
     settings: Settings
     patience: Patience = field(default_factory=Patience)
     cancelled: Callable[[ModelRequested], Awaitable[bool]] = _not_cancelled
+    at_once: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(2))
 
     async def download(self, said: ModelRequested) -> tuple[ModelDownloaded]:
         """Where the model stands, whole; the same answer however often it is asked.
@@ -64,9 +64,11 @@ class Downloader:
         if is_path(request.model_name):
             found = await self._local(request)
         else:
-            found = await self._bringer().bring(request, partial(self.cancelled, said))
+            async with self.at_once:
+                found = await self._bringer().bring(request, partial(self.cancelled, said))
         if found.choice.format == "pickle":
-            found = await self._bringer().converted(request, found)
+            async with self.at_once:
+                found = await self._bringer().converted(request, found)
         total = found.choice.size_bytes
         progress.report(total, total)
         return (

@@ -32,6 +32,7 @@ from services.runtime.remembered import Remembered
 from services.runtime.service import Endpoint, Route, Service
 
 log = structlog.get_logger()
+_SLOTS = 32
 
 
 def build(settings: Settings, bus: Bus) -> Service:
@@ -41,14 +42,11 @@ def build(settings: Settings, bus: Bus) -> Service:
         if settings.profiler.exact
         else None
     )
-    profiler = Profiler(settings.origin_dir, counter)
-    remote = Remote(bus.documents, anyio.CapacityLimiter(settings.profiler.slots), counter)
-    route = Route(
-        MODEL_DOWNLOADED,
-        profiler.profile,
-        where={"origin": settings.node.node_id},
-        slots=settings.profiler.slots,
-    )
+    slots = settings.profiler.slots
+    profiler = Profiler(settings.origin_dir, counter, at_once=anyio.CapacityLimiter(slots))
+    remote = Remote(bus.documents, anyio.CapacityLimiter(slots), counter)
+    where = {"origin": settings.node.node_id}
+    route = Route(MODEL_DOWNLOADED, profiler.profile, where=where, slots=_SLOTS)
     background = (counter.keep,) if counter else ()
     endpoints = (Endpoint(API_PROFILE, remote.profile),)
     return Service("profiler", routes=(route,), endpoints=endpoints, background=background)
@@ -96,16 +94,21 @@ class Profiled(NamedTuple):
 class Profiler:
     """Costs every tensor of a model on this origin's disk, from its headers alone.
 
-    The same files for the same workload are `known`: what was made of them is said again.
+    The same files for the same workload are `known`: what was made of them is said again, however
+    many others are profiled `at_once`.
     """
 
     origin_dir: Path
     counter: Counter | None = None
     known: Remembered[tuple[object, ...], Profiled] = field(default_factory=Remembered)
+    at_once: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
 
     async def profile(self, said: ModelDownloaded) -> tuple[ModelProfiled]:
         """Where the metadata file stands and what it sums up to."""
-        found = await in_thread(functools.partial(self._profiled, said))
+        found = await anyio.to_thread.run_sync(self._again, said)
+        if found is None:
+            async with self.at_once:
+                found = await in_thread(functools.partial(self._profiled, said))
         progress.report(found.total_layers, found.total_layers, "tensors")
         for warning in found.warnings:
             log.warning("profile", job_id=said.job_id, warning=warning)
@@ -124,15 +127,16 @@ class Profiler:
             ),
         )
 
+    def _again(self, said: ModelDownloaded) -> Profiled | None:
+        """What was made of these very files before; its metadata file stands again."""
+        key = _key(said)
+        found = self.known.get(key) if key is not None else None
+        if found is not None:
+            self._written(said, found.body)
+        return found
+
     def _profiled(self, said: ModelDownloaded, given_up: threading.Event) -> Profiled:
-        request = said.request
-        stamp = stamp_of(Path(said.model_path))
-        work = (request.batch_size, request.sequence_length)
-        key = (stamp, said.model_path, request.model_name, said.revision, said.origin, *work)
-        known = self.known.get(key) if stamp else None
-        if known is not None:
-            self._written(said, known.body)
-            return known
+        request, key = said.request, _key(said)
         metadata = profile_directory(
             Path(said.model_path),
             batch_size=request.batch_size,
@@ -152,13 +156,21 @@ class Profiler:
             metadata.total_layers,
             metadata.warnings,
         )
-        if stamp and (self.counter is None or counted(metadata)):
+        if key is not None and (self.counter is None or counted(metadata)):
             self.known.keep(key, found, len(body))
         return found
 
     def _written(self, said: ModelDownloaded, body: bytes) -> Path:
         name = metadata_file_name(said.request.model_name)
         return write_metadata(self.origin_dir / "metadata", name, body)
+
+
+def _key(said: ModelDownloaded) -> tuple[object, ...] | None:
+    """All that a profile depends on; None while the files have only just been written."""
+    request, stamp = said.request, stamp_of(Path(said.model_path))
+    work = (request.batch_size, request.sequence_length)
+    key = (stamp, said.model_path, request.model_name, said.revision, said.origin, *work)
+    return key if stamp else None
 
 
 def counted(metadata: ModelMetadata) -> bool:

@@ -18,7 +18,7 @@ from services.requester.jobs import Jobs
 from services.runtime.bus import Bus
 from services.runtime.service import Endpoint, Route, Service
 
-_SLOTS = 16
+_SLOTS = 64
 
 
 def build(settings: Settings, bus: Bus) -> Service:

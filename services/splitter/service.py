@@ -34,6 +34,8 @@ from services.splitter.kept import Kept, Made
 from services.splitter.stop import Report, on_threads
 
 Put = Callable[[bytes, str], Awaitable[Document]]
+_SLOTS = 32
+_CUTS_AT_ONCE = 2
 _DIGEST_BYTES = 128
 """What a digest takes in memory, about."""
 
@@ -46,6 +48,7 @@ class Splitter:
         self._bus = bus
         self._shelf = OriginShelf(settings.origin_dir / "stages")
         self._kept = Kept(self._shelf)
+        self._at_once = anyio.CapacityLimiter(_CUTS_AT_ONCE)
         self._cuts = Remembered[tuple[str | None, ...], tuple[str, ...]]()
 
     async def cut(self, planned: SplitPlanned) -> Sequence[Fact]:
@@ -58,7 +61,8 @@ class Splitter:
             plan = await self._bus.documents.load(planned.plan, SplitPlan)
             metadata = await self._bus.documents.load(planned.metadata, ModelMetadata)
             cut = functools.partial(self._made, planned, model_dir, plan, metadata.ties)
-            made = await on_threads(cut)
+            async with self._at_once:
+                made = await on_threads(cut)
         access, plan_id = await self._access(planned, made), made[0].plan_id
         # All of it travels in one message.
         put = functools.partial(self._bus.documents.put, among=2 * len(made) + 1)
@@ -115,9 +119,21 @@ class Splitter:
     async def _access(self, planned: SplitPlanned, made: Sequence[Made]) -> Access:
         """Each node's token is made once and kept on the bus; only its digest is told."""
         tokens: dict[NodeId, Sha256] = {}
-        for one in made:
-            token = await self._bus.grants.grant(one.node_id, planned.job_id)
-            tokens[one.node_id] = Sha256(hashlib.sha256(token.encode()).hexdigest())
+        missed: list[Passing] = []
+
+        async def grant(node_id: NodeId) -> None:
+            try:
+                token = await self._bus.grants.grant(node_id, planned.job_id)
+            except Passing as error:  # carried past the group, which would wrap it
+                missed.append(error)
+            else:
+                tokens[node_id] = Sha256(hashlib.sha256(token.encode()).hexdigest())
+
+        async with anyio.create_task_group() as group:
+            for one in made:
+                group.start_soon(grant, one.node_id)
+        if missed:
+            raise missed[0]
         return Access(tokens=tokens, files={one.node_id: one.digests for one in made})
 
     def _stages(
@@ -208,10 +224,9 @@ async def _ready(made: Made, put: Put) -> StageReady:
 def build(settings: Settings, bus: Bus) -> Service:
     """The splitter of this origin."""
     splitter = Splitter(settings, bus)
+    where = {"origin": settings.node.node_id}
     return Service(
         "splitter",
-        routes=(
-            Route(SPLIT_PLANNED, splitter.cut, where={"origin": settings.node.node_id}, slots=2),
-        ),
+        routes=(Route(SPLIT_PLANNED, splitter.cut, where=where, slots=_SLOTS),),
         background=(splitter.sweep,),
     )

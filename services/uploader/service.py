@@ -16,6 +16,8 @@ from services.hub.metadata_store import StoredMetadata, store_metadata
 from services.runtime.bus import Bus
 from services.runtime.service import Route, Service
 
+_SLOTS = 32
+
 
 class MetadataChanged(Permanent):
     """The metadata file on this origin's disk is not the one that was profiled."""
@@ -37,7 +39,10 @@ class Store(Protocol):
 def build(settings: Settings, bus: Bus) -> Service:
     """The uploader of this origin."""
     uploader = Uploader(settings.uploader.metadata_repo, bus.documents)
-    route = Route(MODEL_PROFILED, uploader.upload, where={"origin": settings.node.node_id})
+    # Commits to one repository follow each other.
+    slots = 1 if settings.uploader.metadata_repo else _SLOTS
+    where = {"origin": settings.node.node_id}
+    route = Route(MODEL_PROFILED, uploader.upload, where=where, slots=slots)
     return Service("uploader", routes=(route,))
 
 

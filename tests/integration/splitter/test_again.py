@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 
 from config.settings import Settings
+from messages.failures import Passing
 from messages.ids import JobId, NodeId
 from messages.jobs import ModelRequest
 from messages.metadata import ModelMetadata
@@ -18,9 +20,11 @@ from messages.plans import SplitPlan, SplitPlanned
 from messages.shards import ShardsReady
 from messages.wire import encode
 from services.checkpoint.shelf import OriginShelf, ShelvedStage
+from services.runtime import names
 from services.runtime.bus import Bus
 from services.splitter import cutter, service
 from services.splitter.service import Splitter
+from tests.bus_fixture import until
 from tests.settled import settled
 from tests.unit.splitter.small import NAMES, plan_of, write_model
 
@@ -183,3 +187,30 @@ async def test_a_stage_that_is_gone_or_damaged_is_made_again(
     damage(shelf.root / sha256)
     assert await cut(splitter, planned, model) == first
     assert (shelf.manifest(sha256), shelf.stage(sha256)) == (manifest, stage)
+
+
+async def test_a_plan_that_was_cut_waits_for_no_other_that_is(
+    bus: Bus, settings: Settings, model: Path, laid_out: list[str]
+) -> None:
+    splitter = Splitter(settings, bus)
+    planned = await planned_for(bus, model, plan_of(NAMES[:4], NAMES[4:]))
+    first = await cut(splitter, planned, model)
+    other = plan_of(NAMES[:2], NAMES[2:], plan_id="p2")
+    later = msgspec.structs.replace(planned, plan=await bus.documents.put(encode(other), "p2"))
+    limit = splitter._at_once
+    async with anyio.create_task_group() as group, limit:
+        limit.total_tokens = 1
+        group.start_soon(cut, splitter, later, model)
+        await until(lambda: limit.statistics().tasks_waiting == 1)
+        assert await cut(splitter, planned, model) == first
+        assert laid_out == ["p1"]
+    assert laid_out == ["p1", "p2"]
+
+
+async def test_a_bus_that_takes_no_token_is_waited_for(
+    bus: Bus, settings: Settings, model: Path
+) -> None:
+    planned = await planned_for(bus, model, plan_of(NAMES[:4], NAMES[4:]))
+    await bus.client.jetstream().delete_key_value(names.GRANTS_BUCKET)
+    with pytest.raises(Passing, match=names.GRANTS_BUCKET):
+        await cut(Splitter(settings, bus), planned, model)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import anyio
 import msgspec
 import pytest
 
@@ -14,6 +15,7 @@ from messages.models import ModelDownloaded, ModelProfiled
 from services.profiler import profile, service
 from services.profiler.counting import Counter, Uncounted
 from services.profiler.service import Profiler
+from tests.bus_fixture import until
 from tests.integration.faults.tiny import write_model
 from tests.settled import settled
 
@@ -110,3 +112,19 @@ async def test_a_count_that_failed_is_taken_again(
     for job in ("j1", "j2"):
         await profiled(profiler, model, job)
     assert profiles == [model, model]
+
+
+async def test_known_files_wait_for_no_other_model_that_is_profiled(
+    model: Path, tmp_path: Path, profiles: list[Path]
+) -> None:
+    profiler = Profiler(tmp_path / "origin", at_once=anyio.CapacityLimiter(1))
+    other = write_model(tmp_path / "other-model", layers=3)
+    first = await profiled(profiler, model, "j1")
+    settled(other)
+    async with anyio.create_task_group() as group, profiler.at_once:
+        group.start_soon(profiled, profiler, other, "j2")
+        await until(lambda: profiler.at_once.statistics().tasks_waiting == 1)
+        again = await profiled(profiler, model, "j3")
+        assert again == msgspec.structs.replace(first, job_id=JobId("j3"))
+        assert profiles == [model]
+    assert profiles == [model, other]
