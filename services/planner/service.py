@@ -31,7 +31,7 @@ from services.runtime.remembered import Remembered
 from services.runtime.service import Endpoint, Route, Service
 
 _LOOK_AGAIN_S = 0.25
-_SLOTS = 4
+_SLOTS = 64
 _PROFILE_TIMEOUT_S = 600.0
 
 
@@ -49,6 +49,8 @@ class Planner:
         self._registry = bus.registry
         self._from_hub = from_hub
         self._bus = bus
+        self._nodes: tuple[Node, ...] = ()
+        self._reading, self._asks, self._answered = anyio.Lock(), 0, 0
         self._made = Remembered[bytes, Made]()
 
     async def plan(self, ready: MetadataReady) -> Sequence[Fact]:
@@ -160,7 +162,15 @@ class Planner:
             nodes = await self._live()
 
     async def _live(self) -> tuple[Node, ...]:
-        return tuple(entry.node for entry in await self._registry.nodes())
+        """The live nodes, by a read that began after this was asked for; several share one."""
+        self._asks += 1
+        ask = self._asks
+        async with self._reading:
+            if ask > self._answered:
+                upto = self._asks
+                self._nodes = tuple(entry.node for entry in await self._registry.nodes())
+                self._answered = upto
+            return self._nodes
 
 
 def model_url(model_name: str) -> str:

@@ -26,6 +26,8 @@ from services.runtime.registry import Registry
 
 log = structlog.get_logger()
 _LOOK_EVERY_S = 0.5
+# Nobody is missed so soon: what is said meanwhile is read together.
+_GATHER_S = 0.25
 # A reader that is further behind than this takes an ended job for a running one, until it loses a
 # node: its end is looked for then, before anything is planned.
 _ENDED_KEPT = 10_000
@@ -77,8 +79,9 @@ class Watch:
     async def run(self) -> None:
         """Until cancelled: learn of plans and endings, and look at the registry."""
         async with anyio.create_task_group() as group:
-            group.start_soon(self._learn, self._facts.follow(SPLIT_PLANNED.where()))
-            group.start_soon(self._learn, self._facts.follow(JOB_ENDED.where()))
+            for subject in (SPLIT_PLANNED, JOB_ENDED):
+                facts = self._facts.follow(subject.where(), gather_s=_GATHER_S)
+                group.start_soon(self._learn, facts)
             while True:
                 await anyio.sleep(_LOOK_EVERY_S)
                 try:
