@@ -12,7 +12,7 @@ from config.settings import Settings
 from messages.base import Fact, Message
 from messages.ids import JobId
 from messages.jobs import CancelJob, JobCompleted, JobEnded, ModelRequest
-from messages.models import MetadataReady
+from messages.models import MetadataReady, ModelDownloaded
 from messages.shards import ShardDelivered, ShardFailed
 from messages.subjects import COMMANDS, FACTS, JOB_CANCEL, JOB_ENDED, MODEL_REQUEST
 from messages.wire import decode
@@ -69,6 +69,11 @@ async def begin(house: House, job_id: JobId, varied: Message, model: Path) -> No
         planned, _ = await house.plan(BASE)
         ids = {"job_id": job_id, "generation": varied.generation}
         await house.bus.facts.say(msgspec.structs.replace(planned, **ids))
+    if isinstance(varied, MetadataReady):
+        # Whoever cuts its plan wants the model to be here, and may be faster than its download.
+        (here,) = [fact for fact in await house.facts(BASE) if isinstance(fact, ModelDownloaded)]
+        ids = {"job_id": job_id, "generation": varied.generation}
+        await house.bus.facts.say(msgspec.structs.replace(here, **ids))
     await house.bus.facts.say(varied)
     request = ModelRequest(model_name=str(model), job_id=job_id)
     await house.bus.send(request, MODEL_REQUEST)
