@@ -4,10 +4,9 @@ import functools
 import logging
 import re
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 
-import msgspec
 import structlog
 
 from config.settings import Logging
@@ -30,7 +29,7 @@ def setup(settings: Logging, *, service: str = "", terminal: bool | None = None)
     on_terminal = sys.stderr.isatty() if terminal is None else terminal
     as_json = settings.format == "json" or (settings.format == "auto" and not on_terminal)
     render: Any = (
-        structlog.processors.JSONRenderer(_json)
+        structlog.processors.JSONRenderer()
         if as_json
         else structlog.dev.ConsoleRenderer(colors=on_terminal)
     )
@@ -52,10 +51,6 @@ def setup(settings: Logging, *, service: str = "", terminal: bool | None = None)
     logging.getLogger("asyncio").addFilter(_says_something)
     if service:
         structlog.contextvars.bind_contextvars(service=service)
-
-
-def _json(event: Mapping[str, Any], *, default: Callable[[Any], Any]) -> str:
-    return msgspec.json.encode(event, enc_hook=default).decode()
 
 
 def _says_something(record: logging.LogRecord) -> bool:

@@ -5,7 +5,6 @@ that may differ without making it another fact); commands may be said again and 
 """
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -70,21 +69,22 @@ class Subject(Generic[M]):
 
     def of(self, message: M) -> str:
         """The subject of this message; ValueError where one of its ids could not be a token."""
-        return self.where(**_ids(message, self.tokens))
+        return self._filled({token: _checked(getattr(message, token)) for token in self.tokens})
 
     def once(self, message: M) -> str:
         """The filter that may hold at most one message, which is this one."""
-        return self.where(**_ids(message, (t for t in self.tokens if t not in self.varies)))
+        fixed = (token for token in self.tokens if token not in self.varies)
+        return self._filled({token: _checked(getattr(message, token)) for token in fixed})
 
     def where(self, **tokens: object) -> str:
         """The subject, or the filter with `*` for every token that is not given."""
         if not tokens.keys() <= set(self.tokens):
             unknown = sorted(tokens.keys() - set(self.tokens))
             raise ValueError(f"{self.pattern} has no token {', '.join(unknown)}")
-        return ".".join(
-            _checked(tokens[token]) if token in tokens else "*" if token else word
-            for word, token in self._words
-        )
+        return self._filled({token: _checked(value) for token, value in tokens.items()})
+
+    def _filled(self, given: dict[str, str]) -> str:
+        return ".".join([given.get(token, "*") if token else word for word, token in self._words])
 
     @cached_property
     def _words(self) -> tuple[tuple[str, str], ...]:
@@ -98,11 +98,6 @@ class Subject(Generic[M]):
         return len(ours) == len(theirs) and all(
             o == t or (o.startswith("{") and is_id(t)) for o, t in zip(ours, theirs, strict=True)
         )
-
-
-def _ids(message: Message, tokens: Iterable[str]) -> dict[str, str]:
-    """A message's own ids, none of them a wildcard."""
-    return {token: _checked(getattr(message, token)) for token in tokens}
 
 
 def _checked(token: object) -> str:
