@@ -20,6 +20,7 @@ from services.runtime.service import Route
 
 log = structlog.get_logger()
 TICK_S = 0.2
+_EVERY_END = JOB_ENDED.where()
 _LOOK_EVERY_TICKS = 5
 # The server takes a delay that it cannot count in nanoseconds for none. Who wants longer says so
 # again, and a day of such asking costs a message 24 deliveries.
@@ -95,8 +96,7 @@ class Attendance:
         finally:
             progress.current.reset(reset)
             self._work = None
-            if work.ticks:  # what is done before the clock ticks needs no progress
-                await self._show(gauge)
+            await self._show(gauge)
 
     async def attend(self, group: TaskGroup) -> None:
         """A tick of the clock: progress shown, the lease held, now and then a look at the job."""
@@ -121,7 +121,7 @@ class Attendance:
             return False
         ears = self._bus.facts.ears
         unheard = self.deliveries == 1 and not self._is_heard(message)
-        if unheard and ears.covers(JOB_ENDED.where(), self.stored_at):
+        if unheard and ears.covers(_EVERY_END, self.stored_at):
             return False
         while True:
             try:
@@ -168,7 +168,7 @@ class Attendance:
         return await over.is_over(self._bus.facts, fact, by_leader=self._route.at_node)
 
     def _is_heard(self, fact: Fact) -> bool:
-        return self._bus.facts.ears.heard(JOB_ENDED.where(), over.ended(fact))
+        return self._bus.facts.ears.heard(_EVERY_END, over.ended(fact))
 
     async def _show(self, gauge: progress.Gauge) -> None:
         shown = gauge.take()

@@ -64,20 +64,26 @@ class Consumer:
             self.finished.set()
 
     async def _consume(self, stop: anyio.Event) -> None:
-        async with anyio.create_task_group() as waiting:
-            waiting.start_soon(self._until, stop)
-            while not stop.is_set():
-                if self._free > 0 and not self._pull.due and self._bus.client.is_connected:
-                    await self._ask()
-                # Without an answer the request is over at last; a client without a connection
-                # tells nobody when it has one again.
-                with anyio.move_on_after(self._pull.left_s or _PAUSE_S):
-                    await self._changed.wait()
-                self._changed = anyio.Event()
-            waiting.cancel_scope.cancel()
-        self._stopping = True
-        with anyio.move_on_after(1, shield=True):
-            await self._close()
+        try:
+            async with anyio.create_task_group() as waiting:
+                waiting.start_soon(self._until, stop)
+                while not stop.is_set():
+                    await self._pull_more()
+                waiting.cancel_scope.cancel()
+        finally:
+            self._stopping = True
+            with anyio.move_on_after(1, shield=True):
+                await self._close()
+
+    async def _pull_more(self) -> None:
+        """Ask where there is room and nothing is due, then wait until either may have changed."""
+        if self._free > 0 and not self._pull.due and self._bus.client.is_connected:
+            await self._ask()
+        # Without an answer the request is over at last; a client without a connection tells nobody
+        # when it has one again.
+        with anyio.move_on_after(self._pull.left_s or _PAUSE_S):
+            await self._changed.wait()
+        self._changed = anyio.Event()
 
     async def _until(self, stop: anyio.Event) -> None:
         await stop.wait()
@@ -99,8 +105,7 @@ class Consumer:
             return
         self._free -= 1
         self._tasks.start_soon(self._one, msg)
-        if self._free and not self._pull.due:
-            self._changed.set()
+        self._look_for_room()
 
     def _refused(self, why: str) -> None:
         if why:
@@ -114,13 +119,18 @@ class Consumer:
             await self._worker.take(msg)
         finally:
             self._free += 1
+            self._look_for_room()
+
+    def _look_for_room(self) -> None:
+        if self._free > 0 and not self._pull.due:
             self._changed.set()
 
     async def _back(self, msg: Msg) -> None:
-        try:
-            await msg.nak()
-        except BUS_TROUBLE as error:
-            log.warning("not handed back; it comes again when its lease ends", error=str(error))
+        with anyio.move_on_after(1, shield=True):
+            try:
+                await msg.nak()
+            except BUS_TROUBLE as error:
+                log.warning("not handed back; it comes again when its lease ends", error=str(error))
 
     async def _watch(self) -> None:
         """See to the consumer now and then, and whenever a request was refused."""

@@ -5,6 +5,7 @@ while the connection is away, and hears what the stream refuses: so what was hea
 and that nothing was heard counts only for the time that it listened.
 """
 
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -65,7 +66,7 @@ class Ears:
 
     def set_clock(self, server_unix_s: float) -> None:
         """The server's time is this now."""
-        self._ahead_s = server_unix_s - anyio.current_time()
+        self._ahead_s = server_unix_s - time.monotonic()
 
     async def listen(self, chosen: str) -> None:
         """Hear what is said on this filter from now on; a second time changes nothing."""
@@ -74,7 +75,7 @@ class Ears:
         kept = self._filters[chosen] = _Filter(float("inf"), self._reconnects)
 
         async def hear(message: Any) -> None:
-            kept.heard[message.subject] = anyio.current_time()
+            kept.heard[message.subject] = time.monotonic()
             if len(kept.heard) > _KEPT:
                 kept.since = max(kept.since, kept.heard.popitem(last=False)[1])
             for bell in (*self._bells.get(message.subject, ()), *self._bells.get(chosen, ())):
@@ -82,7 +83,7 @@ class Ears:
 
         await self._client.subscribe(chosen, cb=hear)
         await self._client.flush()
-        kept.since = anyio.current_time()
+        kept.since = time.monotonic()
 
     def heard(self, chosen: str, subject: str) -> bool:
         """Whether this subject was heard on a filter that is listened to."""
@@ -136,5 +137,5 @@ class Ears:
         if kept is None or not self._client.is_connected:
             return float("inf")
         if kept.reconnects != self._reconnects:
-            kept.reconnects, kept.since = self._reconnects, anyio.current_time()
+            kept.reconnects, kept.since = self._reconnects, time.monotonic()
         return kept.since

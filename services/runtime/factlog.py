@@ -63,10 +63,11 @@ class FactLog:
         (a lost answer is no harm: the second try is refused, and what the first stored is read).
         """
         subject = fact_subject(fact)
+        once = subject.once(fact)
         headers = {
             names.EXPECTED_SEQUENCE: "0",
-            names.EXPECTED_SUBJECT: subject.once(fact),
-            names.MSG_ID: subject.once(fact),
+            names.EXPECTED_SUBJECT: once,
+            names.MSG_ID: once,
         }
         if trace_parent.get():
             headers[names.TRACE_PARENT] = trace_parent.get()
@@ -85,7 +86,7 @@ class FactLog:
             if not ack.duplicate:
                 figures.PROCESS.facts_said[type(fact).__name__] += 1
                 return Said(fact=fact, sequence=ack.seq, at=0.0)
-        said = await self._last(subject, subject.once(fact))
+        said = await self._last(subject, once)
         if said is None:
             raise Passing("a fact was refused as said already, and cannot be read yet")
         return said

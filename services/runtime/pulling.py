@@ -5,10 +5,10 @@ message is handed over as it comes, and the next request is made when the last i
 """
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
-import anyio
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import Header
@@ -45,12 +45,12 @@ class Pull:
     @property
     def due(self) -> int:
         """How many messages the last request may still bring."""
-        return self._due if anyio.current_time() < self._over_at else 0
+        return self._due if time.monotonic() < self._over_at else 0
 
     @property
     def left_s(self) -> float:
         """Seconds until the last request is over, whatever becomes of it."""
-        return max(0.0, self._over_at - anyio.current_time()) if self._due else 0.0
+        return max(0.0, self._over_at - time.monotonic()) if self._due else 0.0
 
     async def open(self) -> None:
         """Listen for answers."""
@@ -61,7 +61,7 @@ class Pull:
         self._number += 1
         question = {"batch": count, "expires": int(_EXPIRES_S * 1e9)}
         self._due = count
-        self._over_at = anyio.current_time() + _EXPIRES_S + _LATE_S
+        self._over_at = time.monotonic() + _EXPIRES_S + _LATE_S
         await self._client.publish(
             self._subject, json.dumps(question).encode(), f"{self._inbox}.{self._number}"
         )
@@ -80,8 +80,5 @@ class Pull:
             return
         self._due = 0
         headers = msg.headers or {}
-        status = headers.get(Header.STATUS, "")
-        self._refused("" if status == _TIMED_OUT else f"{status} {headers.get(_WHY, '')}".strip())
-
-
-_WHY = Header.DESCRIPTION
+        status, why = headers.get(Header.STATUS, ""), headers.get(Header.DESCRIPTION, "")
+        self._refused("" if status == _TIMED_OUT else f"{status} {why}".strip())
