@@ -11,7 +11,7 @@ from messages.ids import JobId, NodeId
 from messages.jobs import CancelJob, JobCancelled, JobFailed, ModelRequest, ModelRequested
 from messages.state import JobState, apply
 from messages.subjects import MODEL_REQUESTED
-from services.requester.origin import choose_origin
+from services.requester.origin import NoOrigin, choose_origin
 from services.runtime.bus import Bus
 from services.runtime.service import NotYet
 
@@ -29,13 +29,19 @@ class Jobs:
     is_origin: bool
 
     async def accept(self, request: ModelRequest) -> Iterable[Fact]:
-        """`ModelRequested`, unless this job was accepted before. NoOrigin while none is alive."""
+        """`ModelRequested`; NoOrigin while none is alive, unless this job was accepted before.
+
+        Of a job that was, by whatever origin, the server refuses a second one.
+        """
         job_id = request.job_id
         if job_id is None:
             raise ValueError("the runtime gives every request a job id before it is handled")
-        if await self.bus.facts.last(MODEL_REQUESTED, job_id=job_id, generation=1):
-            return ()
-        origin = await self.origin_for(request)
+        try:
+            origin = await self.origin_for(request)
+        except NoOrigin:
+            if await self.bus.facts.last(MODEL_REQUESTED, job_id=job_id, generation=1):
+                return ()
+            raise
         return (ModelRequested(origin=origin, job_id=job_id, request=request),)
 
     async def origin_for(self, request: ModelRequest) -> NodeId:

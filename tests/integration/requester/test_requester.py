@@ -24,10 +24,12 @@ from messages.subjects import (
     API_STATUS,
     JOB_ENDED,
     METADATA_READY,
+    MODEL_REQUEST,
     MODEL_REQUESTED,
 )
 from messages.wire import decode
 from services.requester.service import build
+from services.runtime import names
 from services.runtime.bus import Bus, Refused
 from services.runtime.graveyard import Graveyard
 from services.runtime.service import Route, Service
@@ -60,6 +62,33 @@ async def test_a_request_with_a_job_id_is_one_job_however_often_it_is_sent(
             await bus.facts.wait(MODEL_REQUESTED, job_id=last.job_id)
     assert accepted.job_id == "mine"
     assert await bus.facts.count(MODEL_REQUESTED, job_id="mine") == 1
+
+
+@pytest.mark.parametrize("of_this_origin", [True, False])
+async def test_a_request_that_was_accepted_by_another_is_not_taken_twice_nor_failed_for_its_absence(
+    bus: Bus, settings: Settings, *, of_this_origin: bool
+) -> None:
+    node = msgspec.structs.replace(settings.node, origin=of_this_origin)
+    here = msgspec.structs.replace(settings, node=node)
+    request = ModelRequest(model_name="org/name", job_id=JobId("mine"))
+    elsewhere = ModelRequested(origin=NodeId("gone"), job_id=JobId("mine"), request=request)
+    await bus.facts.say(elsewhere)
+    async with running(bus, here, build(here, bus)):
+        await bus.send(request, MODEL_REQUEST)
+        await until_taken(bus, "requester-model_request")
+    assert [said.fact for said in await bus.facts.read(MODEL_REQUESTED)] == [elsewhere]
+    assert await bus.facts.count(JOB_ENDED) == 0
+
+
+async def until_taken(bus: Bus, consumer: str) -> None:
+    """Wait until a consumer has nothing left to do, and nothing handed back."""
+    js = bus.client.jetstream()
+    with anyio.fail_after(20):
+        while True:
+            info = await js.consumer_info(names.FACTS_STREAM, consumer)
+            if not info.num_pending and not info.num_ack_pending:
+                return
+            await anyio.sleep(0.05)
 
 
 @pytest.mark.parametrize(
