@@ -43,7 +43,9 @@ _TIDY_S = 1.5
 
 @dataclass
 class Deliveries:
-    """Receives stages into `store`, one at a time for each stage."""
+    """Receives stages into `store`, one at a time for each stage; a stage held already waits for
+    none of those that are received `at_once`.
+    """
 
     settings: Settings
     bus: Bus
@@ -52,7 +54,11 @@ class Deliveries:
     shelf: OriginShelf | None = None
     tls: ssl.SSLContext | None = None
     room: Room = field(default_factory=lambda: Room(MEMORY_BYTES))
+    at_once: anyio.CapacityLimiter = field(init=False)
     _busy: dict[str, anyio.Lock] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.at_once = anyio.CapacityLimiter(self.settings.distributor.slots)
 
     @property
     def node_id(self) -> NodeId:
@@ -69,7 +75,7 @@ class Deliveries:
                 total = order.manifest.size_bytes
                 progress.report(total, total)
                 return (self._delivered(order, {"held": total}, started),)
-            async with self._tidied(order, lock):
+            async with self._tidied(order, lock), self.at_once:
                 reception = await self._receive(order)
         log.info(
             "stage delivered",

@@ -42,6 +42,7 @@ from services.runtime.bus import Bus
 from services.runtime.service import Route, Service
 
 log = structlog.get_logger()
+_SLOTS = 64
 
 
 class Facts:
@@ -225,14 +226,14 @@ def build(settings: Settings, bus: Bus) -> Service:
             NODE_ASSIGNED,
             distributor.deliveries.deliver,
             where={"node_id": node_id},
-            slots=settings.distributor.slots,
+            slots=_SLOTS,
             at_node=True,
         ),
     )
     if settings.node.origin:
         # Every origin hears every delivery, by a consumer of its own, and drops the others' jobs.
         endings = Endings(bus, NodeId(node_id))
-        routes += (Route(SHARD_DELIVERED, endings.conclude, slots=64, part=node_id),)
+        routes += (Route(SHARD_DELIVERED, endings.conclude, slots=_SLOTS, part=node_id),)
     return Service(
         "distributor", routes=routes, background=(distributor.live,), waits_for=(SHARDS_READY,)
     )

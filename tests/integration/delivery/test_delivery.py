@@ -6,13 +6,17 @@ import anyio
 import msgspec
 import pytest
 
-from messages.ids import NodeId
+from messages.ids import JobId, NodeId
 from messages.jobs import JobCompleted, JobFailed
 from messages.shards import ShardFailed, StageManifest
 from messages.subjects import JOB_ENDED, SHARD_DELIVERED, SHARDS_READY
 from services.checkpoint.stage import verify
+from services.distributor.delivery import Deliveries
+from services.distributor.order import NotInPlan, Order
+from services.distributor.receive import Reception
 from services.planner.megaphone import relay_plan
 from services.runtime import names
+from tests.bus_fixture import until
 from tests.integration.delivery.rig import ORIGIN, Rig, Topology, parts, plan_of, sources_of
 
 NODES = (ORIGIN, NodeId("b"), NodeId("c"))
@@ -183,3 +187,34 @@ async def all_heard(rig: Rig) -> None:
             if not info.num_pending and not info.num_ack_pending:
                 return
             await anyio.sleep(0.05)
+
+
+async def test_as_many_stages_are_received_as_is_set_and_one_that_is_here_waits_for_none(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.options = {node: {"slots": 1} for node in NODES}
+    receiving, go = list[NodeId](), anyio.Event()
+
+    async def stuck(self: Deliveries, _order: Order) -> Reception:
+        receiving.append(self.node_id)
+        await go.wait()
+        raise NotInPlan("nothing comes")
+
+    held = parts(6, NODES)
+    plan = plan_of(NODES, held)
+    async with rig.nodes(*NODES):
+        await rig.plan(plan)
+        assert isinstance(await rig.ending(), JobCompleted)
+        monkeypatch.setattr(Deliveries, "_receive", stuck)
+        for by in (1, 2):
+            rig.job_id = JobId(f"turned-{by}")
+            turned = [*held[by:], *held[:by]]
+            await rig.plan(plan_of(NODES, turned, plan_id=f"turned-{by}"))
+        await until(lambda: sorted(receiving) == sorted(NODES))
+        rig.job_id = JobId("again")
+        await rig.plan(plan)
+        assert isinstance(await rig.ending(), JobCompleted)
+        assert sorted(receiving) == sorted(NODES)
+        go.set()
+        rig.job_id = JobId("turned-2")
+        assert isinstance(await rig.ending(), JobFailed)
