@@ -41,9 +41,13 @@ READERS = 16
 WARM_S = 10.0
 
 
+# What jobs store: their facts, and a token for each node that may fetch.
+STREAMS = (names.FACTS_STREAM, f"KV_{names.GRANTS_BUCKET}")
+
+
 @dataclass(frozen=True)
 class Traffic:
-    """What so many jobs put through the stream of facts."""
+    """What so many jobs put through JetStream."""
 
     messages: int
     deliveries: int
@@ -122,16 +126,17 @@ async def burst(bus: Bus, model: Path, name: str, jobs: int) -> list[float]:
 
 
 async def traffic(bus: Bus) -> Traffic:
-    """What the stream holds and its consumers have delivered, once they are at rest."""
+    """What the streams hold and their consumers have delivered, once they are at rest."""
     js = bus.client.jetstream()
     while True:
         infos = await js.consumers_info(names.FACTS_STREAM)
         if not any(info.num_pending or info.num_ack_pending for info in infos):
             break
         await asyncio.sleep(0.2)
-    state = (await js.stream_info(names.FACTS_STREAM)).state
+    states = [(await js.stream_info(name)).state for name in STREAMS]
     made = sum(info.delivered.consumer_seq for info in infos if info.delivered)
-    return Traffic(state.messages, made, state.bytes)
+    messages, size_bytes = sum(s.messages for s in states), sum(s.bytes for s in states)
+    return Traffic(messages, made, size_bytes)
 
 
 async def many(bus: Bus, one: Traffic, jobs: int, stream: str) -> float:
