@@ -66,14 +66,19 @@ class Links:
         return int(server.sockets[0].getsockname()[1])
 
     async def _end(self) -> None:
+        """Abort every connection until nobody is left who makes or serves one.
+
+        A task that is cancelled as it takes a connection leaves its socket open.
+        """
         for server in self._servers:
             server.close()
-        for writer in tuple(self._writers):
-            writer.transport.abort()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for gate in self._open.values():
+            gate.set()
+        async with asyncio.timeout(_START_S):
+            while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+                for writer in tuple(self._writers):
+                    writer.transport.abort()
+                await asyncio.wait(tasks, timeout=0.05)
         await asyncio.sleep(0.1)  # what was aborted is closed by the loop's next turns
 
 
