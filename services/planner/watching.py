@@ -4,7 +4,7 @@ import functools
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 import anyio.to_thread
@@ -56,6 +56,14 @@ class Absences:
         return frozenset(n for n, since in self.since.items() if now_s - since >= self.after_s)
 
 
+class _Running(NamedTuple):
+    """What is kept of a running job's newest plan: thousands may run, and plans are not small."""
+
+    origin: NodeId
+    generation: int
+    node_ids: tuple[NodeId, ...]
+
+
 class Watch:
     """The running jobs with their newest plans, and a new plan for each that lost a node."""
 
@@ -70,7 +78,7 @@ class Watch:
         self._facts = facts
         self._documents = documents
         self._registry = registry
-        self._running: dict[JobId, SplitPlanned] = {}
+        self._running: dict[JobId, _Running] = {}
         # Plans and endings come by two readers: an ending may be learnt of before its plan.
         self._ended: OrderedDict[JobId, int] = OrderedDict()
         self._absences = Absences(settings.replan_after_s)
@@ -97,7 +105,7 @@ class Watch:
             newer = known is None or fact.generation > known.generation
             ended = self._ended.get(fact.job_id, 0) >= fact.generation
             if newer and not ended and not fact.plan_only:
-                self._running[fact.job_id] = fact
+                self._running[fact.job_id] = _Running(fact.origin, fact.generation, fact.node_ids)
             return
         self._ended[fact.job_id] = max(fact.generation, self._ended.pop(fact.job_id, 0))
         if len(self._ended) > _ENDED_KEPT:
@@ -113,11 +121,11 @@ class Watch:
         live = frozenset(entry.node.node_id for entry in entries)
         expected = frozenset(n for p in self._running.values() for n in p.node_ids)
         lost = self._absences.look(live, expected, now_s)
-        for job_id, planned in list(self._running.items()):
-            if lost.isdisjoint(planned.node_ids) or self._tried.get(job_id) == live:
+        for job_id, running in list(self._running.items()):
+            if lost.isdisjoint(running.node_ids) or self._tried.get(job_id) == live:
                 continue
             try:
-                await self._plan_anew(planned, {e.node.node_id: e.node for e in entries})
+                await self._plan_anew(job_id, running, {e.node.node_id: e.node for e in entries})
             except Passing as error:  # tried again at the next look, and holds no other job up
                 log.debug("waiting for the bus", job_id=job_id, error=str(error))
                 continue
@@ -125,11 +133,17 @@ class Watch:
                 log.warning("no plan without the lost nodes yet", job_id=job_id, why=refusal.reason)
             self._tried[job_id] = live
 
-    async def _plan_anew(self, planned: SplitPlanned, live: Mapping[NodeId, Node]) -> None:
+    async def _plan_anew(
+        self, job_id: JobId, running: _Running, live: Mapping[NodeId, Node]
+    ) -> None:
         # Only this generation's end counts: a job that was tried again has one that ended before.
-        this = {"job_id": planned.job_id, "generation": planned.generation}
+        this = {"job_id": job_id, "generation": running.generation}
         if await self._facts.last(JOB_ENDED, **this) is not None:
             return
+        said = await self._facts.last(SPLIT_PLANNED, origin=running.origin, **this)
+        if said is None:
+            raise Passing("a plan that was heard of cannot be read yet")
+        planned = said.fact
         from services.planner.replan import replan  # numpy, only after a loss
 
         old = await self._documents.load(planned.plan, SplitPlan)

@@ -10,7 +10,6 @@ from messages.metadata import Block, ModelMetadata
 from messages.models import MetadataReady
 from messages.nodes import Node, NodeEntry
 from messages.plans import SplitPlan, SplitPlanned
-from messages.state import Said
 from messages.subjects import SPLIT_PLANNED
 from messages.wire import encode
 from messages.wishes import Wishes
@@ -36,10 +35,10 @@ def node(node_id: str, memory_bytes: int = 400) -> Node:
     return Node(node_id=NodeId(node_id), compute_gflops=1000.0, memory_bytes=memory_bytes)
 
 
-def watching(bus: Bus, settings: Settings, *running: SplitPlanned) -> Watch:
+async def watching(bus: Bus, settings: Settings, *running: SplitPlanned) -> Watch:
     watch = Watch(settings.planner, bus.facts, bus.documents, bus.registry)
     for planned in running:
-        watch.learn(Said(fact=planned, sequence=1, at=0.0))
+        watch.learn(await bus.facts.say(planned))
     return watch
 
 
@@ -89,7 +88,7 @@ async def test_a_plan_that_could_not_be_read_is_replaced_once_it_can_and_holds_n
     )
     unread = msgspec.structs.replace(unread, plan=late)
     other, _ = planned_for(settings, "other", *nodes)
-    watch = watching(bus, settings, unread, other)
+    watch = await watching(bus, settings, unread, other)
     await lose(bus, unread.node_ids[0], *nodes)
     await watch.look(0.0)
     await watch.look(LATER_S)
@@ -128,7 +127,7 @@ async def test_a_job_with_nodes_of_its_own_is_planned_anew_on_those_of_them_that
     free, _ = planned_for(settings, "free", *mine)
     await ready(bus, "own", *mine)
     await ready(bus, "free")
-    watch = watching(bus, settings, own, free)
+    watch = await watching(bus, settings, own, free)
     await lose(bus, own.node_ids[0], *mine, stranger)
     await watch.look(0.0)
     await watch.look(LATER_S)
@@ -145,7 +144,7 @@ async def test_a_job_with_nodes_that_nobody_announced_stays_as_it_was_planned(
     mine = (node("far1"), node("far2"))
     own, _ = planned_for(settings, "own", *mine)
     await ready(bus, "own", *mine)
-    watch = watching(bus, settings, own)
+    watch = await watching(bus, settings, own)
     await lose(bus, NodeId("nobody"), node("near", 900))
     await watch.look(0.0)
     await watch.look(LATER_S)
