@@ -27,7 +27,7 @@ class _Job:
 
     nodes: tuple[NodeId, ...] = ()
     told: dict[NodeId, ShardDelivered | ShardFailed] = field(default_factory=dict)
-    ended: bool = False
+    ended_by: NodeId | None = None
     turn: anyio.Lock = field(default_factory=anyio.Lock)
 
 
@@ -61,14 +61,16 @@ class Endings:
         if told.node_id not in job.nodes:
             log.warning("dropped: it has no part in this job", node_id=told.node_id)
             return ()
-        if isinstance(told, ShardFailed):
-            return (failed(told),)
-        parts = [] if job.ended else await self._parts(told, job)
-        # A job that was planned anew meanwhile is completed by its newer plan.
-        if len(parts) < len(job.nodes) or await over.is_planned_anew(self._facts, told):
+        if job.ended_by not in (None, told.node_id):
             return ()
-        job.ended = True
-        return (completed(told, parts),)
+        parts = await self._parts(told, job) if isinstance(told, ShardDelivered) else []
+        if isinstance(told, ShardDelivered) and len(parts) < len(job.nodes):
+            return ()
+        # A job that was planned anew meanwhile is ended by its newer plan.
+        if await over.is_planned_anew(self._facts, told):
+            return ()
+        job.ended_by = told.node_id  # and by no other; its message may come again
+        return (failed(told) if isinstance(told, ShardFailed) else completed(told, parts),)
 
     async def _nodes(self, told: ShardDelivered | ShardFailed) -> tuple[NodeId, ...]:
         """The plan's nodes; none where this generation has no plan, by the stream's leader."""

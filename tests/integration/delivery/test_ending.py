@@ -56,6 +56,17 @@ def delivered(node_id: NodeId, origin: NodeId = ORIGIN) -> ShardDelivered:
     )
 
 
+def lost(node_id: NodeId) -> ShardFailed:
+    return ShardFailed(
+        origin=ORIGIN,
+        job_id=JOB,
+        node_id=node_id,
+        stage="distributor",
+        reason="no room",
+        advice="make some",
+    )
+
+
 async def told(bus: Bus, endings: Endings, node_id: NodeId) -> Sequence[Fact]:
     fact = delivered(node_id)
     await bus.facts.say(fact)
@@ -129,20 +140,30 @@ async def test_a_job_that_was_planned_anew_is_not_completed_by_its_older_plan(bu
         assert await told(bus, endings, node_id) == ()
 
 
+async def test_a_part_that_failed_after_its_job_was_planned_anew_fails_nothing(bus: Bus) -> None:
+    await bus.facts.say(planned())
+    await bus.facts.say(planned(generation=2))
+    assert await Endings(bus, ORIGIN).conclude(lost(NODES[1])) == ()
+
+
+async def test_an_ending_that_was_not_stored_is_given_again_for_the_same_message(bus: Bus) -> None:
+    endings = Endings(bus, ORIGIN)
+    await bus.facts.say(planned())
+    for node_id in NODES[:2]:
+        await told(bus, endings, node_id)
+    first = await told(bus, endings, NODES[2])
+    assert [type(fact) for fact in first] == [JobCompleted]
+    assert await endings.conclude(delivered(NODES[2])) == first
+    assert await endings.conclude(delivered(NODES[0])) == ()
+
+
 async def test_a_part_that_failed_fails_the_job_and_nothing_completes_it_after(bus: Bus) -> None:
     endings = Endings(bus, ORIGIN)
     await bus.facts.say(planned())
     assert await told(bus, endings, NODES[0]) == ()
-    lost = ShardFailed(
-        origin=ORIGIN,
-        job_id=JOB,
-        node_id=NODES[1],
-        stage="distributor",
-        reason="no room",
-        advice="make some",
-    )
-    await bus.facts.say(lost)
-    (failed,) = await endings.conclude(lost)
+    word = lost(NODES[1])
+    await bus.facts.say(word)
+    (failed,) = await endings.conclude(word)
     assert isinstance(failed, JobFailed)
     assert (failed.reason, failed.node_id) == ("no room", NODES[1])
     assert await told(bus, endings, NODES[2]) == ()
