@@ -56,6 +56,8 @@ class Deliveries:
     room: Room = field(default_factory=lambda: Room(MEMORY_BYTES))
     at_once: anyio.CapacityLimiter = field(init=False)
     _busy: dict[str, anyio.Lock] = field(default_factory=dict)
+    # Threads that read gigabytes must leave some to the heartbeats.
+    _verifying: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(8))
 
     def __post_init__(self) -> None:
         self.at_once = anyio.CapacityLimiter(self.settings.distributor.slots)
@@ -116,7 +118,7 @@ class Deliveries:
 
         One that is bad arrives again, by its bad chunks.
         """
-        if await anyio.to_thread.run_sync(self._use_held, order):
+        if await anyio.to_thread.run_sync(self._use_held, order, limiter=self._verifying):
             return True
         if await anyio.to_thread.run_sync(self.store.take_back, order.sha256, order.manifest):
             log.warning("a stage here is not what it was: mending it", stage=order.sha256[:16])

@@ -161,6 +161,8 @@ class Attendance:
                 work.scope.cancel()
         except Passing as error:
             log.debug("waiting for the bus", error=str(error))
+        except Exception as error:  # no look ends a service
+            log.error("cannot see whether the job is over", exc_info=error)
         finally:
             work.looking = False
 

@@ -1,19 +1,44 @@
 """A route's durable consumer on the server: whether it is there, and made again when it is not."""
 
-import json
+import time
 from typing import Any
 
+import msgspec
 import structlog
 from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.client import JetStreamContext
 
 from config.settings import Settings
+from messages.wire import Undecodable, decode
 from services.runtime import names, provision, stored
 from services.runtime.bus import Bus
 from services.runtime.connection import BUS_TROUBLE
 from services.runtime.service import Route
 
 log = structlog.get_logger()
+_NOT_FOUND = 404
+
+
+class _Place(msgspec.Struct, frozen=True):
+    """How far a consumer's messages are acknowledged."""
+
+    stream_seq: int = 0
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    """Why there is no answer."""
+
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class _Info(msgspec.Struct, frozen=True):
+    """What the server says of a consumer; `ts` is its time."""
+
+    ts: str = ""
+    ack_floor: _Place = _Place()
+    error: _Refusal | None = None
 
 
 class Binding:
@@ -32,22 +57,24 @@ class Binding:
         """
         client = self._bus.client
         subject = f"$JS.API.CONSUMER.INFO.{names.FACTS_STREAM}.{self.name}"
+        asked_at = time.monotonic()
         try:
-            info = json.loads((await client.request(subject, timeout=5)).data)
-        except BUS_TROUBLE as error:
+            info = decode((await client.request(subject, timeout=5)).data, _Info)
+        except (*BUS_TROUBLE, Undecodable) as error:
             log.debug("consumer not looked at", consumer=self.name, error=type(error).__name__)
             return None
-        refusal = info.get("error")
+        refusal = info.error
         if refusal is None:
-            if "ts" in info:
-                self._bus.facts.ears.set_clock(stored.unix_s(info["ts"]))
-            self._floor = int(info["ack_floor"]["stream_seq"])
+            if info.ts:
+                self._bus.facts.ears.set_clock(stored.unix_s(info.ts), asked_at)
+            self._floor = info.ack_floor.stream_seq
             return True
-        if refusal.get("err_code") == names.CONSUMER_NOT_FOUND:
+        if refusal.code != _NOT_FOUND:
+            log.debug("consumer not looked at", consumer=self.name, error=refusal.description)
+            return None
+        if refusal.err_code == names.CONSUMER_NOT_FOUND:
             return await self._make(client.jetstream(timeout=5))
-        log.error(
-            "the consumer cannot be seen", consumer=self.name, error=refusal.get("description")
-        )
+        log.error("the consumer is gone", consumer=self.name, error=refusal.description)
         return False
 
     async def _make(self, js: JetStreamContext) -> bool:

@@ -1,5 +1,6 @@
 """Taking one route's messages, no more at once than it has slots."""
 
+from collections import deque
 from typing import Any
 
 import anyio
@@ -36,6 +37,8 @@ class Consumer:
         self._worker = Worker(service, route, bus, settings)
         self._pull = Pull(bus.client, names.FACTS_STREAM, self.name, self._take, self._refused)
         self._tasks: TaskGroup | None = None
+        # Requests that a server took for over may all be served at last: no slot is given twice.
+        self._waiting: deque[Msg] = deque()
         self._changed = anyio.Event()
         self._doubtful = anyio.Event()
         self._pause_s = 0.0
@@ -58,6 +61,7 @@ class Consumer:
                 watching.start_soon(self._worker.attend)
                 async with anyio.create_task_group() as self._tasks:
                     await self._consume(stop)
+                self._tasks = None
                 watching.cancel_scope.cancel()
         finally:
             self.bound = False
@@ -72,6 +76,8 @@ class Consumer:
                 waiting.cancel_scope.cancel()
         finally:
             self._stopping = True
+            while self._waiting:
+                self._take(self._waiting.popleft())
             with anyio.move_on_after(1, shield=True):
                 await self._close()
 
@@ -103,6 +109,9 @@ class Consumer:
         if self._stopping:
             self._tasks.start_soon(self._back, msg)
             return
+        if self._free <= 0:
+            self._waiting.append(msg)
+            return
         self._free -= 1
         self._tasks.start_soon(self._one, msg)
         self._look_for_room()
@@ -119,6 +128,8 @@ class Consumer:
             await self._worker.take(msg)
         finally:
             self._free += 1
+            if self._waiting:
+                self._take(self._waiting.popleft())
             self._look_for_room()
 
     def _look_for_room(self) -> None:

@@ -5,6 +5,7 @@ while the connection is away, and hears what the stream refuses: so what was hea
 and that nothing was heard counts only for the time that it listened.
 """
 
+import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ import anyio
 from nats.aio.client import Client
 
 from services.runtime import stored
+from services.runtime.connection import BUS_TROUBLE
 
 _KEPT = 10_000
 _RING_ANYWAY_S = 2.0
@@ -64,9 +66,12 @@ class Ears:
         self._bells: dict[str, set[Bell]] = {}
         self._ahead_s: float | None = None
 
-    def set_clock(self, server_unix_s: float) -> None:
-        """The server's time is this now."""
-        self._ahead_s = server_unix_s - time.monotonic()
+    def set_clock(self, server_unix_s: float, asked_at: float) -> None:
+        """The server's time was this, at this moment of our clock or later.
+
+        Dated by the question, so that an answer that took its time makes nothing seem heard.
+        """
+        self._ahead_s = server_unix_s - asked_at
 
     async def listen(self, chosen: str) -> None:
         """Hear what is said on this filter from now on; a second time changes nothing."""
@@ -82,8 +87,9 @@ class Ears:
                 bell.ring()
 
         await self._client.subscribe(chosen, cb=hear)
-        await self._client.flush()
-        kept.since = time.monotonic()
+        with contextlib.suppress(*BUS_TROUBLE):  # heard from a later moment on, then
+            await self._client.flush()
+            kept.since = time.monotonic()
 
     def heard(self, chosen: str, subject: str) -> bool:
         """Whether this subject was heard on a filter that is listened to."""
@@ -136,6 +142,6 @@ class Ears:
         kept = self._filters.get(chosen)
         if kept is None or not self._client.is_connected:
             return float("inf")
-        if kept.reconnects != self._reconnects:
+        if kept.since == float("inf") or kept.reconnects != self._reconnects:
             kept.reconnects, kept.since = self._reconnects, time.monotonic()
         return kept.since

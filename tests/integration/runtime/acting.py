@@ -53,11 +53,16 @@ async def dead_letters(bus: Bus) -> list[DeadLetter]:
 
 
 async def acknowledged(bus: Bus, service: str = "downloader") -> None:
-    """Wait until the service's consumer has nothing left to do."""
+    """Wait until the service's consumer has nothing left to do, and has had the newest message.
+
+    What is stored is counted as pending a moment later.
+    """
     js = bus.client.jetstream()
+    newest = await js.get_last_msg(names.FACTS_STREAM, MODEL_REQUESTED.where(origin=NODE))
     with anyio.fail_after(30):
         while True:
             info = await js.consumer_info(names.FACTS_STREAM, f"{service}-model_requested-{NODE}")
-            if not info.num_pending and not info.num_ack_pending:
+            came = info.delivered.stream_seq if info.delivered else 0
+            if not info.num_pending and not info.num_ack_pending and came >= (newest.seq or 0):
                 return
             await anyio.sleep(0.05)

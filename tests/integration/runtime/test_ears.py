@@ -13,7 +13,7 @@ from messages.jobs import JobCancelled, ModelRequested
 from messages.subjects import JOB_ENDED, MODEL_DOWNLOADED, MODEL_REQUESTED
 from messages.wire import encode
 from services.console.embedded import EmbeddedNats
-from services.runtime import ears, factlog
+from services.runtime import ears, factlog, over
 from services.runtime.bus import Bus
 from services.runtime.ears import Bell, Ears
 from tests.bus_fixture import running, until
@@ -54,7 +54,7 @@ async def test_it_covers_what_was_stored_a_while_after_it_began_to_listen(bus: B
     assert not heard.covers(EVERY, now_s + 60)  # it does not listen
     await heard.listen(EVERY)
     assert not heard.covers(EVERY, now_s + 60)  # it does not know the server's time
-    heard.set_clock(now_s)
+    heard.set_clock(now_s, anyio.current_time())
     assert heard.covers(EVERY, now_s + 60)
     assert not heard.covers(EVERY, now_s + 1)
     assert not heard.covers(JOB_ENDED.where(), now_s + 60)
@@ -65,7 +65,7 @@ async def test_after_a_break_it_covers_only_what_came_since(
 ) -> None:
     heard = bus.facts.ears
     await heard.listen(EVERY)
-    heard.set_clock(1_000_000.0)
+    heard.set_clock(1_000_000.0, anyio.current_time())
     at = 1_000_000.0 + 60
     assert heard.covers(EVERY, at)
     nats_server.kill()
@@ -89,7 +89,7 @@ async def test_of_more_than_it_can_keep_it_covers_what_it_has_not_forgotten(
     monkeypatch.setattr(ears, "_MARGIN_S", 0.0)
     heard = Ears(bus.client)
     await heard.listen(EVERY)
-    heard.set_clock(0.0)
+    heard.set_clock(0.0, anyio.current_time())
     began = anyio.current_time()
     await bus.facts.say(job(0))
     await has_heard(heard, job(0))
@@ -127,7 +127,7 @@ async def test_a_fact_that_would_have_been_heard_is_asked_for_when_it_is_said(
 ) -> None:
     monkeypatch.setattr(ears, "_RING_ANYWAY_S", 60.0)
     await bus.facts.ears.listen(EVERY)
-    bus.facts.ears.set_clock(0.0)
+    bus.facts.ears.set_clock(0.0, anyio.current_time())
     found: list[Fact] = []
 
     async def wait() -> None:
@@ -148,7 +148,7 @@ async def test_a_fact_that_would_have_been_heard_is_asked_for_when_it_is_said(
 async def test_a_fact_said_before_anybody_listened_is_found_at_once(bus: Bus) -> None:
     await bus.facts.say(REQUESTED)
     await bus.facts.ears.listen(EVERY)
-    bus.facts.ears.set_clock(0.0)
+    bus.facts.ears.set_clock(0.0, anyio.current_time())
     began = anyio.current_time()
     said = await bus.facts.wait(MODEL_REQUESTED, origin=NODE, job_id=JOB, generation=1)
     assert said.fact == REQUESTED
@@ -161,16 +161,18 @@ async def test_a_first_delivery_asks_nothing_where_its_end_would_have_been_heard
     async def handle(requested: ModelRequested) -> Iterable[Fact]:
         return (downloaded(requested),)
 
+    async def done(number: int) -> None:
+        await bus.facts.say(job(number))
+        with anyio.fail_after(20):
+            await bus.facts.wait(MODEL_DOWNLOADED, job_id=f"job-{number}")
+
     async with running(bus, settings, downloader(handle)):
-        await bus.facts.say(job(1))
-        await acknowledged(bus)
+        await done(1)
         async with asked_of(bus, "$JS.API.DIRECT.GET.WILLIW") as questions:
-            await bus.facts.say(job(2))
-            await acknowledged(bus)
+            await done(2)
             assert len(questions) == 1  # it has not listened for long
             monkeypatch.setattr(ears, "_MARGIN_S", -60.0)
-            await bus.facts.say(job(3))
-            await acknowledged(bus)
+            await done(3)
             assert len(questions) == 1
     assert await bus.facts.count(MODEL_DOWNLOADED) == 3
 
@@ -241,3 +243,25 @@ async def test_following_what_is_listened_to_takes_no_subscription_of_its_own(bu
         group.cancel_scope.cancel()
     assert found == [job(1), job(2)]
     assert not bus.facts.ears._bells
+
+
+async def test_a_look_that_fails_by_a_bug_ends_neither_the_handler_nor_the_service(
+    bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    async def broken(*_: object, **__: object) -> bool:
+        nonlocal looks
+        looks += 1
+        raise KeyError("Nats-Subject")
+
+    async def handle(requested: ModelRequested) -> Iterable[Fact]:
+        monkeypatch.setattr(over, "is_over", broken)
+        await until(lambda: looks >= 2)
+        return (downloaded(requested),)
+
+    async with running(bus, settings, downloader(handle)):
+        await bus.facts.say(REQUESTED)
+        with anyio.fail_after(20):
+            await bus.facts.wait(MODEL_DOWNLOADED, job_id=JOB)
+        await acknowledged(bus)

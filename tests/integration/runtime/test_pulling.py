@@ -110,7 +110,9 @@ async def test_messages_that_come_in_a_burst_take_few_requests(
         asked_of(bus, NEXT) as requests,
         running(bus, settings, downloader(handle, slots=16)),
     ):
-        await acknowledged(bus)
+        with anyio.fail_after(30):
+            for number in range(64):
+                await bus.facts.wait(MODEL_DOWNLOADED, job_id=f"job-{number}")
         made = len(requests)
     assert await bus.facts.count(MODEL_DOWNLOADED) == 64
     assert 4 <= made < 32
@@ -157,3 +159,29 @@ async def test_what_comes_to_a_service_that_stops_is_handed_back(
         actor.consumers[0]._stopping = False
         await acknowledged(bus)
     assert handled == ["job-1"]
+
+
+async def test_requests_that_are_served_after_all_fill_no_slot_twice(
+    bus: Bus, settings: Settings
+) -> None:
+    go, most, at_work = anyio.Event(), 0, 0
+
+    async def handle(requested: ModelRequested) -> Iterable[Fact]:
+        nonlocal most, at_work
+        at_work += 1
+        most = max(most, at_work)
+        await go.wait()
+        at_work -= 1
+        return (downloaded(requested),)
+
+    async with running(bus, settings, downloader(handle)) as actor:
+        consumer = actor.consumers[0]
+        for number in range(6):
+            await bus.facts.say(job(number))
+        await until(lambda: at_work == 1)
+        await consumer._pull.ask(4)
+        await until(lambda: len(consumer._waiting) == 4)
+        go.set()
+        await acknowledged(bus)
+    assert most == 1
+    assert await bus.facts.count(MODEL_DOWNLOADED) == 6
