@@ -31,9 +31,12 @@ COMES_AGAIN = frozenset({"not_yet", "tried_again", "handed_back", "cancelled"})
 
 @dataclass(eq=False)
 class _Work:
-    """A handler at work on a message; cancelling its scope ends it and nothing else."""
+    """A handler at work; cancelling its scope ends it and nothing else.
 
-    message: Message
+    `fact` is what a look at its job is about, None where nothing makes the work needless.
+    """
+
+    fact: Fact | None
     gauge: progress.Gauge
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     ticks: int = 0
@@ -87,7 +90,7 @@ class Attendance:
 
         Whatever the handler raises is raised here.
         """
-        work = self._work = _Work(message, gauge)
+        work = self._work = _Work(self._of_a_job(message), gauge)
         reset = progress.current.set(gauge)
         try:
             with work.scope:
@@ -107,9 +110,11 @@ class Attendance:
         await self._show(work.gauge)
         if work.ticks % self._lease_ticks == 0:
             await self._hold()
-        if not work.looking and self._is_doubtful(work):
+        if work.fact is None or work.looking:
+            return
+        if work.ticks % _LOOK_EVERY_TICKS == 0 or self._is_heard(work.fact):
             work.looking = True
-            group.start_soon(self._look, work)
+            group.start_soon(self._look, work, work.fact)
 
     async def is_needless(self, message: Message) -> bool:
         """Whether an ending or a newer plan makes this work needless; a patient route decides.
@@ -117,15 +122,16 @@ class Attendance:
         The log is asked where one may be: at a first delivery an ending would have been heard, and
         a newer plan is looked for while the work goes on.
         """
-        if not isinstance(message, Fact) or self._route.patient:
+        fact = self._of_a_job(message)
+        if fact is None:
             return False
         ears = self._bus.facts.ears
-        unheard = self.deliveries == 1 and not self._is_heard(message)
+        unheard = self.deliveries == 1 and not self._is_heard(fact)
         if unheard and ears.covers(_EVERY_END, self.stored_at):
             return False
         while True:
             try:
-                return await self._is_over(message)
+                return await self._is_over(fact)
             except Passing:
                 await anyio.sleep(TICK_S * _LOOK_EVERY_TICKS)
 
@@ -142,21 +148,16 @@ class Attendance:
     async def give_back(self, delay_s: float, outcome: str = "handed_back") -> None:
         """Hand the message back, to come again after `delay_s`, an hour at most."""
         self.outcome = outcome
-        try:
-            await self.msg.nak(delay=max(0.0, min(LONGEST_DELAY_S, delay_s)) or None)
-        except BUS_TROUBLE as error:
-            log.warning("not handed back; it comes again when its lease ends", error=str(error))
+        await hand_back(self.msg, delay_s)
 
-    def _is_doubtful(self, work: _Work) -> bool:
-        """Whether to look if the job is over: its end was heard, or it is time to."""
-        if not isinstance(work.message, Fact) or self._route.patient:
-            return False
-        return work.ticks % _LOOK_EVERY_TICKS == 0 or self._is_heard(work.message)
+    def _of_a_job(self, message: Message) -> Fact | None:
+        """The fact whose job may be over; none of a command, nor where a patient route decides."""
+        return message if isinstance(message, Fact) and not self._route.patient else None
 
-    async def _look(self, work: _Work) -> None:
+    async def _look(self, work: _Work, fact: Fact) -> None:
         """End work that is needless."""
         try:
-            if isinstance(work.message, Fact) and await self._is_over(work.message):
+            if await self._is_over(fact):
                 log.info("stopped: the job ended or was planned anew")
                 work.scope.cancel()
         except Passing as error:
@@ -186,3 +187,11 @@ class Attendance:
             await self.msg.in_progress()
         except BUS_TROUBLE as error:
             log.warning("lease not renewed", error=type(error).__name__)
+
+
+async def hand_back(msg: Msg, delay_s: float = 0.0) -> None:
+    """Have the server deliver a message again, after `delay_s`, an hour at most."""
+    try:
+        await msg.nak(delay=max(0.0, min(LONGEST_DELAY_S, delay_s)) or None)
+    except BUS_TROUBLE as error:
+        log.warning("not handed back; it comes again when its lease ends", error=str(error))

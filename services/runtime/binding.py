@@ -25,20 +25,12 @@ class _Place(msgspec.Struct, frozen=True):
     stream_seq: int = 0
 
 
-class _Refusal(msgspec.Struct, frozen=True):
-    """Why there is no answer."""
-
-    code: int = 0
-    err_code: int = 0
-    description: str = ""
-
-
 class _Info(msgspec.Struct, frozen=True):
     """What the server says of a consumer; `ts` is its time."""
 
     ts: str = ""
     ack_floor: _Place = _Place()
-    error: _Refusal | None = None
+    error: stored.Refusal | None = None
 
 
 class Binding:

@@ -11,6 +11,7 @@ from nats.errors import NotJSMessageError
 
 from config.settings import Settings
 from services.runtime import names
+from services.runtime.attendance import hand_back
 from services.runtime.binding import Binding
 from services.runtime.bus import Bus
 from services.runtime.connection import BUS_TROUBLE
@@ -138,10 +139,7 @@ class Consumer:
 
     async def _back(self, msg: Msg) -> None:
         with anyio.move_on_after(1, shield=True):
-            try:
-                await msg.nak()
-            except BUS_TROUBLE as error:
-                log.warning("not handed back; it comes again when its lease ends", error=str(error))
+            await hand_back(msg)
 
     async def _watch(self) -> None:
         """See to the consumer now and then, and whenever a request was refused."""

@@ -37,9 +37,10 @@ class _Message(msgspec.Struct, frozen=True):
     hdrs: bytes = b""
 
 
-class _Error(msgspec.Struct, frozen=True):
-    """Why there is none."""
+class Refusal(msgspec.Struct, frozen=True):
+    """Why JetStream did not do as asked: a status, the server's own number, and a sentence."""
 
+    code: int = 0
     err_code: int = 0
     description: str = ""
 
@@ -48,7 +49,7 @@ class _Answer(msgspec.Struct, frozen=True):
     """The leader's answer to one question."""
 
     message: _Message | None = None
-    error: _Error = _Error()
+    error: Refusal = Refusal()
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from services.checkpoint.layout import StageLayout
 from services.checkpoint.shelf import OriginShelf, ShelvedStage, cut_key
 from services.checkpoint.sources import SourceFiles
 from services.checkpoint.stamps import stamp_of
+from services.hub.together import side_by_side
 from services.runtime.bus import Bus
 from services.runtime.remembered import Remembered
 from services.runtime.service import Route, Service
@@ -36,6 +37,7 @@ from services.splitter.stop import Report, on_threads
 Put = Callable[[bytes, str], Awaitable[Document]]
 _SLOTS = 32
 _CUTS_AT_ONCE = 2
+_GRANTS_AT_ONCE = 64
 _DIGEST_BYTES = 128
 """What a digest takes in memory, about."""
 
@@ -118,23 +120,16 @@ class Splitter:
 
     async def _access(self, planned: SplitPlanned, made: Sequence[Made]) -> Access:
         """Each node's token is made once and kept on the bus; only its digest is told."""
-        tokens: dict[NodeId, Sha256] = {}
-        missed: list[Passing] = []
 
-        async def grant(node_id: NodeId) -> None:
-            try:
-                token = await self._bus.grants.grant(node_id, planned.job_id)
-            except Passing as error:  # carried past the group, which would wrap it
-                missed.append(error)
-            else:
-                tokens[node_id] = Sha256(hashlib.sha256(token.encode()).hexdigest())
+        async def token_digest(one: Made) -> Sha256:
+            token = await self._bus.grants.grant(one.node_id, planned.job_id)
+            return Sha256(hashlib.sha256(token.encode()).hexdigest())
 
-        async with anyio.create_task_group() as group:
-            for one in made:
-                group.start_soon(grant, one.node_id)
-        if missed:
-            raise missed[0]
-        return Access(tokens=tokens, files={one.node_id: one.digests for one in made})
+        digests = await side_by_side(token_digest, made, _GRANTS_AT_ONCE)
+        return Access(
+            tokens={one.node_id: digest for one, digest in zip(made, digests, strict=True)},
+            files={one.node_id: one.digests for one in made},
+        )
 
     def _stages(
         self, model_dir: Path, plan: SplitPlan, ties: Sequence[Sequence[str]], report: Report

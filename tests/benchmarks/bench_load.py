@@ -12,7 +12,6 @@ burst, one after the other beside a job alone.
 import argparse
 import asyncio
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
@@ -29,10 +28,10 @@ from messages.ids import JobId
 from messages.jobs import ModelRequest
 from messages.subjects import JOB_ENDED, MODEL_REQUEST
 from messages.wire import decode_any
-from services.console.embedded import EmbeddedNats
 from services.runtime import names
 from services.runtime.bus import Bus, open_bus
-from tests.integration.faults.house import House, Processes
+from tests.benchmarks.deployed import deployed
+from tests.integration.faults.house import House
 from tests.integration.faults.promise import nodes_live
 
 AT_ONCE = 64
@@ -61,17 +60,8 @@ def main() -> None:
     parser.add_argument("--alone", type=int, default=200)
     given = parser.parse_args()
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory(), processors=[])
-    with tempfile.TemporaryDirectory() as folder, EmbeddedNats(Path(folder) / "nats") as server:
-        processes = Processes(Path(folder) / "nursery")
-        try:
-            root = Path(folder) / "house"
-            root.mkdir()
-            house = House(root, server.url, processes)
-            house.provision()
-            house.start_all()
-            asyncio.run(measure(house, given.jobs, given.alone))
-        finally:
-            processes.close()
+    with deployed() as (house, _):
+        asyncio.run(measure(house, given.jobs, given.alone))
 
 
 async def measure(house: House, jobs: int, alone: int) -> None:

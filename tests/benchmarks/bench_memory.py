@@ -9,7 +9,6 @@ quarter of the jobs only warms them up; growth is counted over the rest.
 import argparse
 import asyncio
 import sys
-import tempfile
 from pathlib import Path
 
 import psutil
@@ -18,9 +17,9 @@ import structlog
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from messages.jobs import JobCompleted
-from services.console.embedded import EmbeddedNats
 from services.runtime.bus import open_bus
-from tests.integration.faults.house import House, Processes
+from tests.benchmarks.deployed import deployed
+from tests.integration.faults.house import House
 from tests.integration.faults.promise import ask, ended
 
 AT_ONCE = 10
@@ -32,21 +31,10 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=400)
     given = parser.parse_args()
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory(), processors=[])
-    with tempfile.TemporaryDirectory() as folder, EmbeddedNats(Path(folder) / "nats") as server:
-        processes = Processes(Path(folder) / "nursery")
-        try:
-            root = Path(folder) / "house"
-            root.mkdir()
-            house = House(root, server.url, processes)
-            house.provision()
-            house.start_all()
-            watched = {name: processes.pid(name) for name in house.children}
-            watched["nats-server"] = server.pid
-            asyncio.run(measure(house, watched, given.jobs))
-            if processes.deaths:
-                raise SystemExit(f"died: {processes.deaths}")
-        finally:
-            processes.close()
+    with deployed() as (house, server):
+        watched = {name: house.processes.pid(name) for name in house.children}
+        watched["nats-server"] = server.pid
+        asyncio.run(measure(house, watched, given.jobs))
 
 
 async def measure(house: House, watched: dict[str, int], jobs: int) -> None:

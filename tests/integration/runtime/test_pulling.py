@@ -40,6 +40,20 @@ class Pulled:
         )
 
 
+class Crowd:
+    """Handlers that wait for `go`: how many are at work, and the most that ever were."""
+
+    def __init__(self) -> None:
+        self.go, self.at_work, self.most = anyio.Event(), 0, 0
+
+    async def handle(self, requested: ModelRequested) -> Iterable[Fact]:
+        self.at_work += 1
+        self.most = max(self.most, self.at_work)
+        await self.go.wait()
+        self.at_work -= 1
+        return (downloaded(requested),)
+
+
 @asynccontextmanager
 async def pulling(bus: Bus) -> AsyncIterator[Pulled]:
     config = ConsumerConfig(durable_name="reader", ack_policy="explicit")
@@ -119,23 +133,14 @@ async def test_messages_that_come_in_a_burst_take_few_requests(
 
 
 async def test_no_more_are_in_hand_than_there_are_slots(bus: Bus, settings: Settings) -> None:
-    go, most, at_work = anyio.Event(), 0, 0
-
-    async def handle(requested: ModelRequested) -> Iterable[Fact]:
-        nonlocal most, at_work
-        at_work += 1
-        most = max(most, at_work)
-        await go.wait()
-        at_work -= 1
-        return (downloaded(requested),)
-
-    async with running(bus, settings, downloader(handle, slots=3)):
+    crowd = Crowd()
+    async with running(bus, settings, downloader(crowd.handle, slots=3)):
         for number in range(10):
             await bus.facts.say(job(number))
-        await until(lambda: at_work == 3)
-        go.set()
+        await until(lambda: crowd.at_work == 3)
+        crowd.go.set()
         await acknowledged(bus)
-    assert most == 3
+    assert crowd.most == 3
     assert await bus.facts.count(MODEL_DOWNLOADED) == 10
 
 
@@ -164,24 +169,15 @@ async def test_what_comes_to_a_service_that_stops_is_handed_back(
 async def test_requests_that_are_served_after_all_fill_no_slot_twice(
     bus: Bus, settings: Settings
 ) -> None:
-    go, most, at_work = anyio.Event(), 0, 0
-
-    async def handle(requested: ModelRequested) -> Iterable[Fact]:
-        nonlocal most, at_work
-        at_work += 1
-        most = max(most, at_work)
-        await go.wait()
-        at_work -= 1
-        return (downloaded(requested),)
-
-    async with running(bus, settings, downloader(handle)) as actor:
+    crowd = Crowd()
+    async with running(bus, settings, downloader(crowd.handle)) as actor:
         consumer = actor.consumers[0]
         for number in range(6):
             await bus.facts.say(job(number))
-        await until(lambda: at_work == 1)
+        await until(lambda: crowd.at_work == 1)
         await consumer._pull.ask(4)
         await until(lambda: len(consumer._waiting) == 4)
-        go.set()
+        crowd.go.set()
         await acknowledged(bus)
-    assert most == 1
+    assert crowd.most == 1
     assert await bus.facts.count(MODEL_DOWNLOADED) == 6
