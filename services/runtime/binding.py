@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import anyio
 import msgspec
 import structlog
 from nats.js.api import ConsumerConfig, DeliverPolicy
@@ -17,6 +18,9 @@ from services.runtime.service import Route
 
 log = structlog.get_logger()
 _NOT_FOUND = 404
+# A server tells of a deleted consumer before its files are gone, and takes those of one made again
+# meanwhile along with them.
+_REMOVED_S = 0.5
 
 
 class _Place(msgspec.Struct, frozen=True):
@@ -76,6 +80,7 @@ class Binding:
         ends with that reason: better than one that hears nothing.
         """
         log.warning("the consumer was deleted; making it again", consumer=self.name)
+        await anyio.sleep(_REMOVED_S)
         try:
             await js.add_consumer(names.FACTS_STREAM, config=_after(self._config, self._floor))
         except BUS_TROUBLE as error:
