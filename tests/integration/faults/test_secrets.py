@@ -130,7 +130,7 @@ async def read_stores(bus: Bus, seen: Seen) -> None:
     js = bus.client.jetstream()
     for stream in STORES:
         last = (await js.stream_info(stream)).state.last_seq
-        for sequence in range(1, last + 1):
+        for sequence in range(last, 0, -1):  # a heartbeat soon replaces the newest
             try:
                 kept = await js.get_msg(stream, seq=sequence)
             except connection.BUS_TROUBLE:  # deleted, or replaced by a newer value
