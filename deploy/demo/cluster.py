@@ -55,7 +55,7 @@ class Demo:
         self._home = Home(house.folder)
         self._home.run_dir.mkdir()
         self._supervisor = Supervisor(self._home, None, lambda text: say(f"  {text}"))
-        self._under_way, self._assigned = anyio.Event(), anyio.Event()
+        self._under_way, self._assigned, self._back = anyio.Event(), anyio.Event(), anyio.Event()
         self._victim = ""
 
     async def run(self, timeout_s: float) -> int:
@@ -93,7 +93,10 @@ class Demo:
                 group.start_soon(self._death_of_a_node)
                 group.start_soon(self._deaths_of, operator)
             async with open_bus(self._settings("client"), "williw-console") as client:
-                return await self._jobs(client)
+                code = await self._jobs(client)
+            if self._deaths:  # jobs may end sooner than a server that was killed is missed
+                await self._back.wait()
+            return code
 
     def _settings(self, user: str) -> Settings:
         return load.load(environ={}, overrides={"bus": self._house.bus(user)})
@@ -176,6 +179,7 @@ class Demo:
         await anyio.sleep(_AWAY_S)
         await self._servers.start(leader)
         say(f"  {leader} is back")
+        self._back.set()
 
     def _kill(self, name: str) -> None:
         say(f"  killing {name}")
